@@ -1,0 +1,481 @@
+//! Disks made of equal blocks that one table in the file places: vhd, vhdx, vdi.
+//!
+//! ```text
+//!  guest   |  block 0  |  block 1  |  block 2  | …
+//!               │           │           │
+//!  table   [ entry 0 ] [ entry 1 ] [ entry 2 ] …      read in pages, a bounded number is kept
+//!               │                       │
+//!  file    … [ block ] … [ block ] … (holes of the file inside a block are zeros)
+//! ```
+//! The formats differ in how an entry is spelled ([`BlockTable`]); finding runs, bounds and
+//! reading are the same and live here. The table is never held whole: that of an empty 64 TiB
+//! VHDX has 512 MiB, and costs one page.
+
+pub(crate) mod writer;
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::disk::check_range;
+use crate::extent::{has_room, push_stored};
+use crate::source::read_up_to;
+use crate::{
+    Disk, Error, Extent, ExtentKind, Format, GuestOffset, HostOffset, Result, Source, guest_len,
+    push_extent,
+};
+
+/// Bytes of a table read and kept at once.
+const PAGE: u64 = 64 << 10;
+
+/// What a table says of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Block {
+    /// Its bytes start here.
+    At(HostOffset),
+    /// It is zero.
+    Zero,
+    /// It is not stored.
+    Unallocated,
+}
+
+impl Block {
+    /// The kind of a hole; `None` for stored blocks.
+    const fn hole(self) -> Option<ExtentKind> {
+        match self {
+            Self::At(_) => None,
+            Self::Zero => Some(ExtentKind::Zero),
+            Self::Unallocated => Some(ExtentKind::Unallocated),
+        }
+    }
+}
+
+/// How a format spells its table.
+pub(crate) trait BlockTable: Send + Sync {
+    /// Whose table it is.
+    const FORMAT: Format;
+    /// What the format calls its table.
+    const NAME: &'static str;
+    /// Bytes of an entry: a power of two.
+    const ENTRY: u64;
+
+    /// Index of the entry of `block`.
+    fn slot(&self, block: u64) -> u64 {
+        block
+    }
+
+    /// The first block whose entry has this index or a larger one.
+    fn block_from(&self, slot: u64) -> u64 {
+        slot
+    }
+
+    /// The meaning of an entry, which has [`ENTRY`](Self::ENTRY) bytes.
+    fn decode(&self, block: u64, entry: &[u8]) -> Result<Block>;
+}
+
+/// Where the parts of a [`BlockDisk`] are, all in bytes.
+pub(crate) struct Shape {
+    /// Bytes the guest sees.
+    pub(crate) virtual_size: u64,
+    /// Bytes of a block; not zero.
+    pub(crate) block_size: u64,
+    /// Start of the table in the source.
+    pub(crate) table_at: HostOffset,
+    /// Memory for pages of the table.
+    pub(crate) cache: u64,
+    /// Whether offsets in the source are offsets in the image's file.
+    pub(crate) is_plain: bool,
+}
+
+/// A disk whose blocks are found through a table.
+pub(crate) struct BlockDisk<T> {
+    source: Arc<dyn Source>,
+    table: T,
+    pages: Pages,
+    shape: Shape,
+}
+
+impl<T: BlockTable> BlockDisk<T> {
+    /// A disk over `source`.
+    ///
+    /// # Errors
+    /// `Malformed` when the table does not lie in the source.
+    pub(crate) fn new(source: Arc<dyn Source>, table: T, shape: Shape) -> Result<Self> {
+        let blocks = shape.virtual_size.div_ceil(shape.block_size);
+        let slots = blocks.checked_sub(1).map_or(0, |last| table.slot(last) + 1);
+        let len = slots.saturating_mul(T::ENTRY);
+        let end = shape.table_at.checked_add(len);
+        if end.is_none_or(|end| end.0 > source.len()) {
+            return Err(Error::malformed(
+                T::FORMAT,
+                T::NAME,
+                format!(
+                    "takes {len} bytes from {}, but the file ends at {:#x}",
+                    shape.table_at,
+                    source.len()
+                ),
+            ));
+        }
+        let pages = Pages::new(source.clone(), shape.table_at, len, shape.cache);
+        Ok(Self {
+            source,
+            table,
+            pages,
+            shape,
+        })
+    }
+
+    /// Bytes of `block` that the guest sees: the last block may be cut short.
+    fn visible(&self, block: u64) -> u64 {
+        let start = block.saturating_mul(self.shape.block_size);
+        let rest = self.shape.virtual_size.saturating_sub(start);
+        rest.min(self.shape.block_size)
+    }
+
+    /// What `block` is, with its bytes inside the file.
+    fn decode(&self, block: u64, page: &Page) -> Result<Block> {
+        let decoded = self
+            .table
+            .decode(block, &page.entry(self.table.slot(block), T::ENTRY))?;
+        if let Block::At(host) = decoded {
+            inside::<T>(block, host, self.visible(block), self.source.len())?;
+        }
+        Ok(decoded)
+    }
+
+    fn page_of(&self, block: u64) -> Result<Arc<Page>> {
+        self.pages.page(self.table.slot(block) * T::ENTRY / PAGE)
+    }
+
+    /// What `block` is, and the end of the run of blocks that continue it, at most `end`. A
+    /// run may be cut short at the border of a page.
+    fn run(&self, block: u64, end: u64) -> Result<(Block, u64)> {
+        let page = self.page_of(block)?;
+        let first = self.decode(block, &page)?;
+        let page_end = self.table.block_from(page.end / T::ENTRY).min(end);
+        if first.hole().is_some() && page.fill.is_some() {
+            return Ok((first, page_end.max(block + 1)));
+        }
+        let mut next = block + 1;
+        let mut expected = first;
+        while next < page_end {
+            expected = match expected {
+                Block::At(host) => match host.checked_add(self.shape.block_size) {
+                    Some(host) => Block::At(host),
+                    None => break,
+                },
+                hole => hole,
+            };
+            // An entry that makes no sense ends the run here, and fails when it is met first.
+            if self.decode(next, &page).ok() != Some(expected) {
+                break;
+            }
+            next += 1;
+        }
+        Ok((first, next))
+    }
+}
+
+impl<T: BlockTable> Disk for BlockDisk<T> {
+    fn virtual_size(&self) -> u64 {
+        self.shape.virtual_size
+    }
+
+    fn unit(&self) -> u64 {
+        self.shape.block_size
+    }
+
+    fn extents(&self, range: Range<GuestOffset>, out: &mut Vec<Extent>) -> Result<()> {
+        check_range(range.start, guest_len(&range), self.shape.virtual_size)?;
+        let size = self.shape.block_size;
+        let base = out.len();
+        let last = range.end.0.div_ceil(size);
+        let mut at = range.start;
+        while at < range.end && has_room(out, base) {
+            let block = at.0 / size;
+            let (first, next) = self.run(block, last)?;
+            let end = GuestOffset(next.saturating_mul(size)).min(range.end);
+            at = match first {
+                Block::At(host) => {
+                    let host = HostOffset(host.0 + at.0 % size);
+                    let is_own = self.shape.is_plain;
+                    push_stored(self.source.as_ref(), at..end, host, is_own, base, out)?
+                }
+                Block::Zero | Block::Unallocated => {
+                    let kind = first.hole().unwrap_or(ExtentKind::Zero);
+                    push_extent(
+                        out,
+                        Extent {
+                            range: at..end,
+                            kind,
+                        },
+                    );
+                    end
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: GuestOffset) -> Result<()> {
+        check_range(at, buf.len() as u64, self.shape.virtual_size)?;
+        let size = self.shape.block_size;
+        let mut rest = buf;
+        let mut at = at.0;
+        while !rest.is_empty() {
+            let (block, within) = (at / size, at % size);
+            let len = usize::try_from(size - within)
+                .unwrap_or(usize::MAX)
+                .min(rest.len());
+            let (part, tail) = rest.split_at_mut(len);
+            match self.decode(block, &*self.page_of(block)?)? {
+                Block::At(host) => self
+                    .source
+                    .read_exact_at(part, HostOffset(host.0 + within))?,
+                Block::Zero | Block::Unallocated => part.fill(0),
+            }
+            rest = tail;
+            at += len as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Checks the blocks that the first bytes of a table place in a file of `file_len` bytes, for
+/// inspectors.
+///
+/// # Errors
+/// `Malformed` for the first entry that makes no sense or lies outside the file, and when the
+/// blocks have more bytes than the file: then some share theirs, and a small file becomes a
+/// disk full of data.
+pub(crate) fn check_blocks<T: BlockTable>(
+    table: &T,
+    bytes: &[u8],
+    block_size: u64,
+    virtual_size: u64,
+    file_len: u64,
+) -> Result<()> {
+    let mut placed = 0u64;
+    for block in 0..virtual_size.div_ceil(block_size) {
+        let entry = usize::try_from(table.slot(block) * T::ENTRY)
+            .ok()
+            .and_then(|at| bytes.get(at..)?.get(..T::ENTRY as usize));
+        let Some(entry) = entry else {
+            break;
+        };
+        if let Block::At(host) = table.decode(block, entry)? {
+            let visible = block_size.min(virtual_size - block * block_size);
+            inside::<T>(block, host, visible, file_len)?;
+            placed = placed.saturating_add(visible);
+        }
+    }
+    if placed > file_len {
+        return Err(Error::malformed(
+            T::FORMAT,
+            T::NAME,
+            format!("places {placed} bytes of blocks in a file of {file_len}: they overlap"),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that the `visible` bytes of a block lie in a file of `file_len` bytes.
+fn inside<T: BlockTable>(block: u64, host: HostOffset, visible: u64, file_len: u64) -> Result<()> {
+    match host.checked_add(visible) {
+        Some(end) if end.0 <= file_len => Ok(()),
+        _ => Err(Error::malformed(
+            T::FORMAT,
+            T::NAME,
+            format!("block {block} is at {host}, but the file ends at {file_len:#x}"),
+        )),
+    }
+}
+
+/// A page of a table.
+struct Page {
+    number: u64,
+    /// Empty where every byte is `fill`.
+    bytes: Vec<u8>,
+    /// The byte all of the page consists of.
+    fill: Option<u8>,
+    /// The end of the page in the table; further than one page on, where a hole of the file
+    /// tells that all up to there is zero.
+    end: u64,
+}
+
+impl Page {
+    fn entry(&self, slot: u64, len: u64) -> [u8; 8] {
+        let mut entry = [self.fill.unwrap_or(0); 8];
+        let start = usize::try_from(slot * len % PAGE).unwrap_or(usize::MAX);
+        let found = start
+            .checked_add(8.min(len as usize))
+            .and_then(|end| self.bytes.get(start..end));
+        if let Some(bytes) = found {
+            entry[..bytes.len()].copy_from_slice(bytes);
+        }
+        entry
+    }
+}
+
+/// A table read page by page. Few are kept: which one a page displaces is decided by its
+/// number, for tables are walked in order.
+struct Pages {
+    source: Arc<dyn Source>,
+    at: HostOffset,
+    len: u64,
+    kept: Mutex<Vec<Option<Arc<Page>>>>,
+}
+
+impl Pages {
+    /// Pages of the `len` bytes at `at`, which lie in `source`.
+    fn new(source: Arc<dyn Source>, at: HostOffset, len: u64, cache: u64) -> Self {
+        let count = (cache / PAGE).clamp(1, len.div_ceil(PAGE).max(1));
+        let count = usize::try_from(count).unwrap_or(1);
+        Self {
+            source,
+            at,
+            len,
+            kept: Mutex::new(vec![None; count]),
+        }
+    }
+
+    fn page(&self, number: u64) -> Result<Arc<Page>> {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = {
+            let kept = kept();
+            let slot = usize::try_from(number % kept.len() as u64).unwrap_or(0);
+            if let Some(page) = &kept[slot]
+                && page.number == number
+            {
+                return Ok(page.clone());
+            }
+            slot
+        };
+        let page = Arc::new(self.load(number)?);
+        kept()[slot] = Some(page.clone());
+        Ok(page)
+    }
+
+    fn load(&self, number: u64) -> Result<Page> {
+        let start = number * PAGE;
+        let end = (start + PAGE).min(self.len);
+        let host = HostOffset(self.at.0 + start);
+        let data = self.source.next_data(host)?;
+        let hole_end = data.map_or(self.len, |d| d.start.since(self.at));
+        if hole_end >= end {
+            return Ok(Page {
+                number,
+                bytes: Vec::new(),
+                fill: Some(0),
+                end: (hole_end - hole_end % PAGE).max(end).min(self.len),
+            });
+        }
+        let len = usize::try_from(end - start).unwrap_or(0);
+        let mut bytes = read_up_to(self.source.as_ref(), host, len)?;
+        let fill = bytes
+            .first()
+            .copied()
+            .filter(|first| bytes.iter().all(|b| b == first));
+        if fill.is_some() {
+            bytes = Vec::new();
+        }
+        Ok(Page {
+            number,
+            bytes,
+            fill,
+            end,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Entries of one byte: 255 unallocated, 254 zero, else the host block.
+    struct Bytes;
+
+    impl BlockTable for Bytes {
+        const FORMAT: Format = Format::Raw;
+        const NAME: &'static str = "table";
+        const ENTRY: u64 = 1;
+
+        fn decode(&self, _: u64, entry: &[u8]) -> Result<Block> {
+            Ok(match entry[0] {
+                255 => Block::Unallocated,
+                254 => Block::Zero,
+                n => Block::At(HostOffset(u64::from(n) * 16)),
+            })
+        }
+    }
+
+    fn disk(table: &[u8], blocks: u64, virtual_size: u64) -> Result<BlockDisk<Bytes>> {
+        let mut file: Vec<u8> = (0..blocks * 16).map(|at| (at / 16) as u8).collect();
+        let table_at = HostOffset(file.len() as u64);
+        file.extend_from_slice(table);
+        let shape = Shape {
+            virtual_size,
+            block_size: 16,
+            table_at,
+            cache: 1,
+            is_plain: true,
+        };
+        BlockDisk::new(Arc::new(file), Bytes, shape)
+    }
+
+    #[test]
+    fn joins_neighbours_and_cuts_at_the_ends() {
+        let disk = disk(&[255, 255, 1, 2, 4, 254], 5, 6 * 16 - 3).unwrap();
+        let mut out = Vec::new();
+        disk.extents(GuestOffset(5)..GuestOffset(93), &mut out)
+            .unwrap();
+        let data = |at| ExtentKind::Data {
+            host: Some(HostOffset(at)),
+        };
+        let found: Vec<_> = out
+            .iter()
+            .map(|e| (e.range.start.0, e.range.end.0, e.kind))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (5, 32, ExtentKind::Unallocated),
+                (32, 64, data(16)),
+                (64, 80, data(64)),
+                (80, 93, ExtentKind::Zero),
+            ]
+        );
+        let mut buf = [9; 50];
+        disk.read_at(&mut buf, GuestOffset(30)).unwrap();
+        assert_eq!(buf[..4], [0, 0, 1, 1]);
+        assert_eq!(buf[18..20], [2, 2]);
+        assert_eq!(buf[49], 4);
+        assert!(disk.read_at(&mut buf, GuestOffset(44)).is_err());
+    }
+
+    #[test]
+    fn refuses_a_table_or_a_block_past_the_end() {
+        assert!(disk(&[255; 5], 1, 96).is_err());
+        let disk = disk(&[255, 7], 2, 32).unwrap();
+        let mut out = Vec::new();
+        disk.extents(GuestOffset(0)..GuestOffset(16), &mut out)
+            .unwrap();
+        assert!(
+            disk.extents(GuestOffset(16)..GuestOffset(32), &mut out)
+                .is_err()
+        );
+        assert!(disk.read_at(&mut [0; 16], GuestOffset(16)).is_err());
+    }
+
+    #[test]
+    fn walks_many_pages_with_one_kept() {
+        let mut table = vec![255; 3 * PAGE as usize];
+        table[2 * PAGE as usize + 5] = 0;
+        let size = table.len() as u64 * 16;
+        let disk = disk(&table, 1, size).unwrap();
+        let mut out = Vec::new();
+        disk.extents(GuestOffset(0)..GuestOffset(size), &mut out)
+            .unwrap();
+        assert_eq!(out.len(), 3);
+        assert_eq!(out[1].range.start.0, (2 * PAGE + 5) * 16);
+    }
+}

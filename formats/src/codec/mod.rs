@@ -1,0 +1,8 @@
+//! Codecs, each behind a few small functions: whole units in memory (clusters, grains), and
+//! streams of any length.
+
+pub mod deflate;
+pub mod stream;
+pub mod unit;
+mod zip;
+pub mod zstd;

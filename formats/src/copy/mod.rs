@@ -1,0 +1,84 @@
+//! The copy engine: one disk into one target, in parallel, with the same bytes whatever the
+//! number of threads.
+//!
+//! ```text
+//!  plan (next run of data) ─► N threads: read ► encode units ─► window ─► place in order ─► write
+//! ```
+//! Only extents that hold data are read. Units are encoded by many threads, but given their
+//! places in guest order under one lock, where placing is arithmetic only; the writing happens
+//! outside it. Memory is bounded by the window, whatever the virtual size.
+
+mod engine;
+mod plan;
+mod progress;
+
+pub use engine::{CopyOptions, copy};
+pub use progress::Progress;
+
+use crate::{HostOffset, Result, Sink, UnitIndex};
+
+/// Encodes units for a [`Target`]. One a thread, so that it can own its compressor.
+pub trait Encode: Send {
+    /// Encodes unit `n`, whose bytes are `data` (a whole unit; the last one is short where the
+    /// disk ends within it). Whatever [`Shape::Packed`] counts is appended to `packed`.
+    ///
+    /// # Errors
+    /// What the codec met.
+    fn encode(&mut self, n: UnitIndex, data: &[u8], packed: &mut Vec<u8>) -> Result<Shape>;
+}
+
+/// What became of a unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// All zeros: not stored.
+    Zero,
+    /// Stored as it is.
+    Verbatim,
+    /// Stored as this many bytes appended to `packed`.
+    Packed(usize),
+}
+
+/// A unit's bytes on the way to their place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Payload {
+    /// Bytes as the guest sees them.
+    Verbatim(u64),
+    /// Encoded bytes.
+    Packed(u64),
+}
+
+/// Finished tables on their way to the sink.
+pub type Tables = Vec<(HostOffset, Vec<u8>)>;
+
+/// An image being written. Arithmetic only until [`finish`](Target::finish).
+pub trait Target: Send {
+    /// Bytes of a unit; a power of two.
+    fn unit(&self) -> u64;
+
+    /// A new encoder, for one thread.
+    ///
+    /// # Errors
+    /// When the codec cannot be set up.
+    fn encoder(&self) -> Result<Box<dyn Encode>>;
+
+    /// Gives unit `n` its place. Called in ascending order, by one caller at a time; units never
+    /// named are zero. Tables that are complete because `n` has moved past them go to `tables`,
+    /// so that memory stays flat.
+    ///
+    /// # Errors
+    /// `Limit` when the format cannot address that much.
+    fn place(&mut self, n: UnitIndex, payload: Payload, tables: &mut Tables) -> Result<HostOffset>;
+
+    /// Writes the last tables, and the header last of all. Not yet durable: the caller syncs.
+    ///
+    /// # Errors
+    /// What the sink met.
+    fn finish(self: Box<Self>, sink: &dyn Sink) -> Result<Summary>;
+}
+
+/// What was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// Bytes of the file.
+    pub file_size: u64,
+}

@@ -1,0 +1,62 @@
+//! Disk image formats: what they are, whether they are safe, what a guest would read in them,
+//! and how to write them. Synchronous, positioned, shared by threads; no network, no clock, no
+//! paths, no `unsafe`.
+//!
+//! | format | recognised | read | written |
+//! | --- | --- | --- | --- |
+//! | raw (MBR, GPT) | yes | yes | sparse |
+//! | qcow2 v2, v3 | yes | yes | v3: plain, zlib, zstd |
+//! | vmdk | yes | monolithicSparse, streamOptimized; others where extent files are granted | monolithicSparse, streamOptimized |
+//! | vhd, vhdx, vdi | yes | without a parent | fixed, dynamic |
+//! | iso 9660, UDF | yes | as raw | |
+//! | parallels, bochs, dmg, qcow version 1 | yes | yes | |
+//! | luks | yes | no: it is encrypted | |
+//! | qed | yes, refused | | |
+//! | sparseimage, cloop, ewf, wim | yes, refused | | |
+//! | ova | yes | member by member | |
+//! | gzip, xz, zstd, bzip2, zip around them | yes | as a stream | |
+//!
+//! The way in: [`container::describe`] judges any file, [`open`] gives its [`Disk`], [`create`]
+//! and [`copy::copy`] write another.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod address;
+mod blocks;
+pub mod bochs;
+pub mod bytes;
+pub mod codec;
+pub mod container;
+pub mod copy;
+mod disk;
+pub mod dmg;
+mod error;
+mod extent;
+pub mod foreign;
+pub mod gpt;
+pub mod inspect;
+pub mod iso;
+mod limits;
+pub mod luks;
+pub mod parallels;
+mod probe;
+pub mod qcow1;
+pub mod qcow2;
+pub mod qed;
+pub mod raw;
+pub mod resolve;
+mod sink;
+mod source;
+pub mod vdi;
+pub mod vhd;
+pub mod vhdx;
+pub mod vmdk;
+
+pub use address::{GuestOffset, HostOffset, UnitIndex, guest_len};
+pub use disk::{Disk, check_range};
+pub use error::{Error, ErrorKind, Result};
+pub use extent::{Extent, ExtentKind, MAX_EXTENTS, push_extent};
+pub use limits::Limits;
+pub use probe::{CreateOptions, Format, OpenOptions, create, open};
+pub use sink::{FileSink, MemorySink, Sink};
+pub use source::{FileSource, Slice, Source, read_up_to};

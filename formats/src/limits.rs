@@ -1,0 +1,61 @@
+//! Bounds on what an image may make us allocate or walk. A value, passed down; nothing global.
+
+use crate::{Error, Format, Result};
+
+/// Bounds for reading one image. All sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest virtual size accepted.
+    pub max_virtual_size: u64,
+    /// Largest single table (L1, BAT, grain directory, descriptor) held in memory.
+    pub max_table: u64,
+    /// Memory a reader may use to cache tables and decompressed units.
+    pub cache: u64,
+    /// Largest output of a decompressed wrapper (`.gz`, `.xz`, …).
+    pub max_inflated: u64,
+    /// Largest ratio of decompressed to compressed bytes of a wrapper, once the output is
+    /// larger than [`Limits::RATIO_FREE`].
+    pub max_ratio: u64,
+}
+
+impl Limits {
+    /// Output below this is never judged by its ratio: sparse images compress very well.
+    pub const RATIO_FREE: u64 = 16 << 30;
+
+    /// The bytes of a table as `usize`, or a [`Limit`](crate::ErrorKind::Limit) error that names it.
+    pub fn table(&self, format: Format, what: &'static str, bytes: u64) -> Result<usize> {
+        match usize::try_from(bytes) {
+            Ok(len) if bytes <= self.max_table => Ok(len),
+            _ => Err(Error::limit(
+                format,
+                what,
+                format!("wants {bytes} bytes of memory, allowed {}", self.max_table),
+            )),
+        }
+    }
+
+    /// Checks a virtual size against [`Limits::max_virtual_size`].
+    pub fn virtual_size(&self, format: Format, bytes: u64) -> Result<u64> {
+        if bytes > self.max_virtual_size {
+            return Err(Error::limit(
+                format,
+                "virtual size",
+                format!("is {bytes} bytes, allowed {}", self.max_virtual_size),
+            ));
+        }
+        Ok(bytes)
+    }
+}
+
+impl Default for Limits {
+    /// 64 TiB of disk (the largest VHDX), 64 MiB a table, 32 MiB of cache, 1 TiB decompressed.
+    fn default() -> Self {
+        Self {
+            max_virtual_size: 64 << 40,
+            max_table: 64 << 20,
+            cache: 32 << 20,
+            max_inflated: 1 << 40,
+            max_ratio: 2000,
+        }
+    }
+}
