@@ -1,0 +1,281 @@
+//! Descriptors of the Open Virtualization Format, and which disks they name.
+//!
+//! ```text
+//!  Envelope
+//!  ├─ References          File (id, href, size, compression, chunkSize)
+//!  ├─ DiskSection         Disk (diskId, fileRef, capacity, format, parentRef)
+//!  └─ VirtualSystem(s)    Name, ProductSection, OperatingSystemSection, EulaSection
+//!                         VirtualHardwareSection: Item (ResourceType, HostResource ovf:/disk/…)
+//! ```
+//! DSP0243 1.1.1 and 2.1.1; version 0.9, where sections carry their name as `xsi:type`; what
+//! VirtualBox, VMware, oVirt and Xen make of it. The schema is not validated: what is not about
+//! disks is taken as far as it is understood.
+
+mod parse;
+mod units;
+mod xml;
+
+use serde_json::{Map, Value, json};
+
+use crate::Result;
+use crate::inspect::Finding;
+
+/// The largest descriptor read, in bytes.
+pub const MAX_LEN: u64 = 4 << 20;
+
+/// CIM resource types of a [`Hardware`] item.
+pub mod resource_type {
+    /// A processor; `virtual_quantity` counts them.
+    pub const PROCESSOR: u32 = 3;
+    /// Memory; `virtual_quantity` in bytes.
+    pub const MEMORY: u32 = 4;
+    /// An IDE controller.
+    pub const IDE: u32 = 5;
+    /// A SCSI controller.
+    pub const SCSI: u32 = 6;
+    /// An ethernet adapter.
+    pub const ETHERNET: u32 = 10;
+    /// A CD-ROM drive.
+    pub const CD: u32 = 15;
+    /// A disk.
+    pub const DISK: u32 = 17;
+    /// A SATA (or other) controller.
+    pub const OTHER_STORAGE: u32 = 20;
+}
+
+/// A whole descriptor.
+#[derive(Clone, Debug, Default)]
+pub struct Envelope {
+    /// Its version, where it names one.
+    pub version: Option<String>,
+    /// The files it refers to.
+    pub files: Vec<File>,
+    /// The disks, in the order of the disk section.
+    pub disks: Vec<Disk>,
+    /// The virtual systems, those of collections among them.
+    pub systems: Vec<System>,
+    /// What is noteworthy or wrong.
+    pub findings: Vec<Finding>,
+}
+
+/// A referenced file.
+#[derive(Clone, Debug, Default)]
+pub struct File {
+    /// What disks refer to it by.
+    pub id: String,
+    /// Its name or address, not to be trusted.
+    pub href: String,
+    /// Its length in bytes.
+    pub size: Option<u64>,
+    /// `gzip`, or what else it says.
+    pub compression: Option<String>,
+    /// Bytes of each of its parts, where it is cut in parts.
+    pub chunk_size: Option<u64>,
+}
+
+/// A virtual disk.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    /// What hardware items refer to it by.
+    pub id: String,
+    /// The id of its [`File`]; `None`: the disk is created empty.
+    pub file_ref: Option<String>,
+    /// Bytes the guest sees; `None` where it is wrong, or a property decides.
+    pub capacity: Option<u64>,
+    /// Bytes in use.
+    pub populated_size: Option<u64>,
+    /// The address of its format's specification.
+    pub format: Option<String>,
+    /// The disk it is a difference to.
+    pub parent_ref: Option<String>,
+}
+
+/// A virtual system.
+#[derive(Clone, Debug, Default)]
+pub struct System {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// The guest: a description, or VMware's or CIM's name for it.
+    pub operating_system: Option<String>,
+    /// What is or will be installed.
+    pub products: Vec<Product>,
+    /// Hardware, in the order of its first hardware section.
+    pub hardware: Vec<Hardware>,
+    /// Licence texts, cut to [`MAX_EULA`](Self::MAX_EULA) bytes each.
+    pub eulas: Vec<String>,
+}
+
+impl System {
+    /// Bytes kept of a licence text.
+    pub const MAX_EULA: usize = 64 << 10;
+
+    /// The sum over the hardware items of `resource_type`; `None` where there are none.
+    #[must_use]
+    pub fn quantity(&self, resource_type: u32) -> Option<u64> {
+        self.hardware
+            .iter()
+            .filter(|item| item.resource_type == Some(resource_type))
+            .filter_map(|item| item.virtual_quantity)
+            .reduce(u64::saturating_add)
+    }
+}
+
+/// A product section.
+#[derive(Clone, Debug, Default)]
+pub struct Product {
+    /// Distinguishes properties of several products.
+    pub class: Option<String>,
+    /// Its name.
+    pub product: Option<String>,
+    /// Who made it.
+    pub vendor: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// Its version with build numbers and the like.
+    pub full_version: Option<String>,
+    /// What can be set.
+    pub properties: Vec<Property>,
+}
+
+/// A property of a product.
+#[derive(Clone, Debug, Default)]
+pub struct Property {
+    /// Its name within the product's class.
+    pub key: String,
+    /// Its CIM type.
+    pub kind: Option<String>,
+    /// The default value.
+    pub value: Option<String>,
+    /// A short text for people.
+    pub label: Option<String>,
+    /// Whether whoever deploys may change it.
+    pub is_user_configurable: bool,
+}
+
+/// A hardware item.
+#[derive(Clone, Debug, Default)]
+pub struct Hardware {
+    /// Its id, which others name as parent.
+    pub instance_id: Option<String>,
+    /// See [`resource_type`].
+    pub resource_type: Option<u32>,
+    /// The model: `lsilogic`, `E1000`.
+    pub resource_sub_type: Option<String>,
+    /// A text for people.
+    pub element_name: Option<String>,
+    /// The controller it hangs on.
+    pub parent: Option<String>,
+    /// How many; memory in bytes.
+    pub virtual_quantity: Option<u64>,
+    /// What it is backed by: `ovf:/disk/…`, `ovf:/file/…`.
+    pub host_resources: Vec<String>,
+}
+
+impl Hardware {
+    /// The id of the disk a host resource names, in any spelling: `ovf:/disk/a`, `/disk/a`,
+    /// `disk/a`.
+    pub fn disk_ids(&self) -> impl Iterator<Item = &str> {
+        self.host_resources.iter().filter_map(|resource| {
+            let path = resource.strip_prefix("ovf:").unwrap_or(resource);
+            path.trim_start_matches('/').strip_prefix("disk/")
+        })
+    }
+}
+
+impl Envelope {
+    /// Parses a descriptor.
+    ///
+    /// # Errors
+    /// `Malformed` when it is no well-formed XML within bounds, or no envelope.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        parse::envelope(&xml::parse(bytes)?)
+    }
+
+    /// The disks in the order the hardware lists them, then those it does not list.
+    pub fn disks_in_order(&self) -> impl Iterator<Item = &Disk> {
+        let mut order: Vec<usize> = Vec::with_capacity(self.disks.len());
+        let mut taken = vec![false; self.disks.len()];
+        let index: std::collections::HashMap<&str, usize> = self
+            .disks
+            .iter()
+            .enumerate()
+            .rev()
+            .map(|(n, disk)| (disk.id.as_str(), n))
+            .collect();
+        let listed = self
+            .systems
+            .iter()
+            .flat_map(|system| &system.hardware)
+            .flat_map(Hardware::disk_ids)
+            .filter_map(|id| index.get(id).copied());
+        for n in listed.chain(0..self.disks.len()) {
+            if !std::mem::replace(&mut taken[n], true) {
+                order.push(n);
+            }
+        }
+        order.into_iter().map(|n| &self.disks[n])
+    }
+
+    /// What is worth telling of the first system, for people and scripts.
+    pub(super) fn details(&self) -> Map<String, Value> {
+        let mut details = Map::new();
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                details.insert(key.to_owned(), value);
+            }
+        };
+        put("ovf_version", self.version.as_deref().map(Value::from));
+        if let Some(system) = self.systems.first() {
+            let product = system.products.iter().find(|p| p.product.is_some());
+            let of_product = |field: fn(&Product) -> &Option<String>| {
+                product.and_then(|p| field(p).as_deref()).map(Value::from)
+            };
+            let name = system.name.as_deref().unwrap_or(&system.id);
+            put("name", Some(name.into()));
+            put("product", of_product(|p| &p.product));
+            put("vendor", of_product(|p| &p.vendor));
+            put("version", of_product(|p| &p.version));
+            put("os", system.operating_system.as_deref().map(Value::from));
+            let quantity = |kind| system.quantity(kind).map(Value::from);
+            put("vcpus", quantity(resource_type::PROCESSOR));
+            put("memory", quantity(resource_type::MEMORY));
+        }
+        if self.systems.len() > 1 {
+            put("virtual_systems", Some(self.systems.len().into()));
+        }
+        details
+    }
+
+    /// The disks as the descriptor tells of them.
+    pub(super) fn disk_details(&self) -> Vec<Value> {
+        let disk = |disk: &Disk| {
+            json!({
+                "id": disk.id,
+                "file": self.file_of(disk).map(|file| &file.href),
+                "capacity": disk.capacity,
+                "format": disk.format,
+            })
+        };
+        self.disks_in_order().map(disk).collect()
+    }
+
+    /// The file a disk refers to, by id or, as oVirt does, by name.
+    #[must_use]
+    pub fn file_of(&self, disk: &Disk) -> Option<&File> {
+        let wanted = disk.file_ref.as_deref()?;
+        let mut files = self.files.iter();
+        files
+            .clone()
+            .find(|file| file.id == wanted)
+            .or_else(|| files.find(|file| file.href == wanted))
+    }
+}
+
+/// Whether a file that begins with `head` is a descriptor: XML that speaks of an envelope.
+pub(super) fn is_ovf(head: &[u8]) -> bool {
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let contains = |word: &[u8]| head.windows(word.len()).any(|part| part == word);
+    head.trim_ascii_start().starts_with(b"<") && contains(b"Envelope") && contains(b"ovf")
+}

@@ -1,0 +1,69 @@
+//! qcow2, versions 2 and 3 (QEMU, `docs/interop/qcow2`).
+//!
+//! ```text
+//!  0          header ┬ header extensions ┬ name of the backing file      first cluster
+//!                    │                   └ refused, unless a resolver grants it
+//!  │ l1_table_offset │ refcount_table_offset
+//!  ▼                 ▼
+//!  L1 table          refcount table         arrays of host offsets, big-endian
+//!  │ one entry       │ one entry
+//!  ▼ a cluster       ▼ a cluster
+//!  L2 table          refcount block         1 << refcount_order bits for each host cluster
+//!  │ one entry a guest cluster (extended L2: and 32 subclusters)
+//!  ├► data cluster           as the guest sees it, on a cluster border
+//!  ├► compressed cluster     raw deflate or zstd, at any byte, up to its last sector
+//!  └► zero, unallocated      nothing stored; unallocated falls through to the backing file
+//! ```
+//! Everything is allocated in clusters of 512 bytes to 2 MiB, in any order. Read are all cluster
+//! sizes, refcount widths, both compressions, extended L2, and, where a [`Resolver`] grants
+//! them, raw and qcow2 backing files of a recorded format and external data files. Refused are
+//! encryption, images marked corrupt and unknown incompatible features. Internal snapshots and
+//! bitmaps are passed over.
+//!
+//! Written is version 3 with 16-bit refcounts, in one pass and in guest order (see [`create`]):
+//! ```text
+//!  header │ refcount table │ L1 │ L2, its data …, L2, its data … │ refcount block │ L2 … │ block
+//! ```
+//!
+//! [`Resolver`]: crate::resolve::Resolver
+
+mod allocate;
+mod cache;
+mod clusters;
+mod entries;
+mod extensions;
+mod inspect;
+mod layout;
+mod options;
+mod plan;
+mod reader;
+mod rules;
+mod tables;
+mod writer;
+
+use std::sync::Arc;
+
+pub use inspect::Inspector;
+pub use layout::Compression;
+pub use options::WriteOptions;
+
+use crate::copy::Target;
+use crate::{Disk, OpenOptions, Result, Source};
+
+/// Opens the disk in `source`.
+///
+/// # Errors
+/// `Malformed` for broken structures, `Unsupported` for unknown features, `Refused` for
+/// encryption and whatever the resolver does not grant, `Limit`, `Io`.
+pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Disk>> {
+    Ok(Arc::new(reader::Reader::open(source, options, 0)?))
+}
+
+/// Starts an image of `virtual_size` bytes, rounded up to whole sectors of 512 bytes: qemu
+/// would not see the rest of the last one.
+///
+/// # Errors
+/// `Usage` when clusters of the size chosen cannot address that much.
+pub fn create(options: &WriteOptions, virtual_size: u64) -> Result<Box<dyn Target>> {
+    Ok(Box::new(writer::Writer::new(options, virtual_size)?))
+}

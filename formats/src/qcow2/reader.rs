@@ -1,0 +1,241 @@
+//! Reading.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::clusters::Clusters;
+use super::entries::Mapping;
+use super::extensions::{Extensions, backing_name};
+use super::layout::{Header, incompatible};
+use super::rules;
+use super::tables::Tables;
+use crate::disk::check_range;
+use crate::extent::{has_room, push_stored};
+use crate::resolve::Wanted;
+use crate::source::read_up_to;
+use crate::{
+    Disk, Error, Extent, ExtentKind, Format, GuestOffset, HostOffset, MAX_EXTENTS, OpenOptions,
+    Result, Source, guest_len, push_extent, raw,
+};
+
+/// Images a chain of backing files may have; also what ends a loop.
+const MAX_CHAIN: u32 = 16;
+
+/// A qcow2 image.
+pub(super) struct Reader {
+    virtual_size: u64,
+    cluster_size: u64,
+    tables: Tables,
+    clusters: Clusters,
+    /// Where uncompressed clusters are: the image itself, or its external data file.
+    data: Arc<dyn Source>,
+    is_data_external: bool,
+    backing: Option<Arc<dyn Disk>>,
+}
+
+impl Reader {
+    /// Opens an image on top of `depth` others.
+    pub(super) fn open(source: Arc<dyn Source>, options: &OpenOptions, depth: u32) -> Result<Self> {
+        let limits = &options.limits;
+        let head = read_up_to(source.as_ref(), HostOffset::ZERO, 512)?;
+        let header = Header::parse(&head)?;
+        if let Some((_, error)) = rules::features(&header).into_iter().next() {
+            return Err(error);
+        }
+        limits.virtual_size(Format::Qcow2, header.virtual_size)?;
+        let cluster_size = header.geometry.cluster_size();
+
+        let has_data_file = header.has(incompatible::DATA_FILE);
+        let (mut external, mut backing) = (None, None);
+        if has_data_file || header.backing_file.is_some() {
+            // Both names stand in the first cluster, 2 MiB at most.
+            let head = read_up_to(source.as_ref(), HostOffset::ZERO, cluster_size as usize)?;
+            let extensions = Extensions::parse(&header, &head)?;
+            if has_data_file {
+                external = Some(data_file(&extensions, options)?);
+            }
+            if header.backing_file.is_some() {
+                backing = Some(open_backing(&header, &head, &extensions, options, depth)?);
+            }
+        }
+        let external_len = external.as_ref().map(|data| data.len());
+        Ok(Self {
+            virtual_size: header.virtual_size,
+            cluster_size,
+            tables: Tables::open(Arc::clone(&source), &header, external_len, limits)?,
+            clusters: Clusters::new(
+                Arc::clone(&source),
+                header.compression,
+                cluster_size as usize,
+                limits.cache / 2,
+            ),
+            is_data_external: external.is_some(),
+            data: external.unwrap_or(source),
+            backing,
+        })
+    }
+
+    /// Fills `buf` from the backing file, with zeros past its end.
+    fn read_backing(&self, buf: &mut [u8], at: GuestOffset) -> Result<()> {
+        let Some(backing) = &self.backing else {
+            buf.fill(0);
+            return Ok(());
+        };
+        let there = GuestOffset(backing.virtual_size()).since(at);
+        let there = usize::try_from(there).map_or(buf.len(), |n| n.min(buf.len()));
+        let (inside, beyond) = buf.split_at_mut(there);
+        beyond.fill(0);
+        if inside.is_empty() {
+            return Ok(());
+        }
+        backing.read_at(inside, at)
+    }
+
+    /// Appends what the backing file holds in `range`, or a beginning of it.
+    fn backing_extents(&self, range: Range<GuestOffset>, out: &mut Vec<Extent>) -> Result<()> {
+        let Some(backing) = &self.backing else {
+            push_extent(
+                out,
+                Extent {
+                    range,
+                    kind: ExtentKind::Unallocated,
+                },
+            );
+            return Ok(());
+        };
+        let end = GuestOffset(backing.virtual_size()).clamp(range.start, range.end);
+        let mut beneath = Vec::new();
+        if range.start < end {
+            backing.extents(range.start..end, &mut beneath)?;
+        } else {
+            beneath.push(Extent {
+                range,
+                kind: ExtentKind::Unallocated,
+            });
+        }
+        for mut extent in beneath {
+            if let ExtentKind::Data { .. } = extent.kind {
+                // The bytes lie in another file than ours.
+                extent.kind = ExtentKind::Data { host: None };
+            }
+            push_extent(out, extent);
+        }
+        Ok(())
+    }
+}
+
+fn data_file(extensions: &Extensions, options: &OpenOptions) -> Result<Arc<dyn Source>> {
+    let name = extensions.data_file.as_deref().ok_or_else(|| {
+        Error::malformed(
+            Format::Qcow2,
+            "header extension",
+            "there is an external data file, but its name is missing",
+        )
+    })?;
+    options
+        .resolver
+        .resolve(Format::Qcow2, Wanted::DataFile, name)
+}
+
+fn open_backing(
+    header: &Header,
+    head: &[u8],
+    extensions: &Extensions,
+    options: &OpenOptions,
+    depth: u32,
+) -> Result<Arc<dyn Disk>> {
+    let name = backing_name(header, head).ok_or_else(|| {
+        Error::malformed(
+            Format::Qcow2,
+            "header",
+            "the file ends within the name of the backing file",
+        )
+    })?;
+    let source = options
+        .resolver
+        .resolve(Format::Qcow2, Wanted::Backing, &name)?;
+    let refused = |message| Err(Error::refused(Format::Qcow2, "backing file", message));
+    if depth + 1 >= MAX_CHAIN {
+        return refused(format!("the chain is longer than {MAX_CHAIN} images"));
+    }
+    // A format that is not recorded would have to be guessed from bytes that a guest may have
+    // written: the way to make a raw disk name files of the host.
+    match extensions.backing_format.as_deref() {
+        Some("raw") => Ok(Arc::new(raw::Reader::new(source)?)),
+        Some("qcow2") => Ok(Arc::new(Reader::open(source, options, depth + 1)?)),
+        Some(format) => refused(format!(
+            "{name:?} is said to be {format:?}: raw and qcow2 are read"
+        )),
+        None => refused(format!(
+            "{name:?} has no format recorded, and it is not guessed"
+        )),
+    }
+}
+
+impl Disk for Reader {
+    fn virtual_size(&self) -> u64 {
+        self.virtual_size
+    }
+
+    fn unit(&self) -> u64 {
+        self.cluster_size
+    }
+
+    fn extents(&self, range: Range<GuestOffset>, out: &mut Vec<Extent>) -> Result<()> {
+        check_range(range.start, guest_len(&range), self.virtual_size)?;
+        let base = out.len();
+        let most = base + MAX_EXTENTS;
+        let mut at = range.start;
+        // A step goes through one table at most: this bounds the time of a call, too.
+        for _ in 0..MAX_EXTENTS {
+            if at >= range.end || !has_room(out, base) {
+                break;
+            }
+            let (end, mapping) = self.tables.run(at, range.end)?;
+            let kind = match mapping {
+                Mapping::Unallocated => {
+                    self.backing_extents(at..end, out)?;
+                    out.truncate(most);
+                    at = out.last().map_or(end, |e| e.range.end);
+                    continue;
+                }
+                Mapping::Zero => ExtentKind::Zero,
+                Mapping::Data(host) => {
+                    let is_own = !self.is_data_external;
+                    at = push_stored(self.data.as_ref(), at..end, host, is_own, base, out)?;
+                    continue;
+                }
+                Mapping::Compressed { .. } => ExtentKind::Encoded,
+            };
+            push_extent(
+                out,
+                Extent {
+                    range: at..end,
+                    kind,
+                },
+            );
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: GuestOffset) -> Result<()> {
+        check_range(at, buf.len() as u64, self.virtual_size)?;
+        let end = GuestOffset(at.0 + buf.len() as u64);
+        let (mut at, mut rest) = (at, buf);
+        while at < end {
+            let (stop, mapping) = self.tables.run(at, end)?;
+            let (part, behind) = rest.split_at_mut(stop.since(at) as usize);
+            match mapping {
+                Mapping::Unallocated => self.read_backing(part, at)?,
+                Mapping::Zero => part.fill(0),
+                Mapping::Data(host) => self.data.read_exact_at(part, host)?,
+                Mapping::Compressed { at: host, len } => {
+                    self.clusters.read(part, at, host, len)?;
+                }
+            }
+            (at, rest) = (stop, behind);
+        }
+        Ok(())
+    }
+}

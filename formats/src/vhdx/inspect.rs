@@ -1,0 +1,228 @@
+use std::ops::Range;
+
+use super::layout::{Header, SECTION_LEN, SIGNATURE, creator};
+use super::log::Replay;
+use super::metadata::{LOOKED_AT, Metadata};
+use super::reader::Bat;
+use super::region::Regions;
+use crate::blocks::check_blocks;
+use crate::inspect::{Facts, MAX_SPAN, Next, Region, Severity, Span};
+use crate::{Error, Format};
+
+/// Recognises vhdx, by the file identifier.
+#[derive(Default)]
+pub struct Inspector {
+    asked: Vec<Piece>,
+    section: Option<Vec<u8>>,
+    log: Option<Vec<u8>>,
+    metadata: Option<Held>,
+    bat: Option<Held>,
+    file_len: Option<u64>,
+}
+
+/// The first bytes of a region of the file, and where they stand.
+struct Held {
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+/// What the regions asked for last are.
+#[derive(Clone, Copy)]
+enum Piece {
+    Signature,
+    Section,
+    Log,
+    Metadata,
+    Bat,
+    End,
+}
+
+impl crate::inspect::Inspector for Inspector {
+    fn format(&self) -> Format {
+        Format::Vhdx
+    }
+
+    fn start(&mut self) -> Next {
+        self.ask(&[(Piece::Signature, Span::head(SIGNATURE.len() as u64))])
+    }
+
+    fn regions(&mut self, regions: &[Region<'_>]) -> Next {
+        for (piece, region) in self.asked.iter().zip(regions) {
+            let bytes = region.bytes.to_vec();
+            self.file_len = self.file_len.or(region.file_len);
+            match piece {
+                Piece::Signature if bytes != SIGNATURE => return Next::NotMine,
+                Piece::Signature | Piece::End => {}
+                Piece::Section => self.section = Some(bytes),
+                Piece::Log => self.log = Some(bytes),
+                Piece::Metadata => {
+                    self.metadata = Some(Held {
+                        at: region.at,
+                        bytes,
+                    });
+                }
+                Piece::Bat => {
+                    self.bat = Some(Held {
+                        at: region.at,
+                        bytes,
+                    });
+                }
+            }
+        }
+        let mut facts = Facts::new(Format::Vhdx);
+        match self.judge(&mut facts) {
+            Ok(Some(wanted)) => self.ask(&wanted),
+            Ok(None) => Next::Done(facts),
+            Err((rule, e)) => {
+                facts.find(rule, Severity::Unsafe, e.place(), e.message());
+                Next::Done(facts)
+            }
+        }
+    }
+}
+
+/// A failed rule.
+type Broken = (&'static str, Error);
+/// What is wanted next; `None` when all is told.
+type Wanted = Option<Vec<(Piece, Span)>>;
+
+/// Names the rule an error breaks.
+fn breaks(rule: &'static str) -> impl Fn(Error) -> Broken {
+    move |e| (rule, e)
+}
+
+impl Inspector {
+    fn ask(&mut self, wanted: &[(Piece, Span)]) -> Next {
+        self.asked = wanted.iter().map(|(piece, _)| *piece).collect();
+        Next::Want(wanted.iter().map(|(_, span)| *span).collect())
+    }
+
+    /// What the pieces at hand tell, from the start.
+    fn judge(&self, facts: &mut Facts) -> Result<Wanted, Broken> {
+        let Some(section) = &self.section else {
+            let span = Span::head(SECTION_LEN as u64);
+            return Ok(Some(vec![(Piece::Section, span)]));
+        };
+        facts.detail("creator", creator(section));
+        let (header, doubt) = Header::current(section).map_err(breaks("header"))?;
+        if let Some(doubt) = doubt {
+            facts.find("header_copy", Severity::Warning, "header", doubt);
+        }
+        facts.detail("log_length", header.log_length);
+        let mut section = section.clone();
+        let mut replay = Replay::default();
+        if header.is_dirty() {
+            let len = u64::from(header.log_length);
+            if len > MAX_SPAN {
+                let message = format!(
+                    "has {len} bytes not played back, more than is looked at here ({MAX_SPAN}): attach the disk once to clean it"
+                );
+                facts.find("dirty_log", Severity::Unsafe, "log", message);
+                return Ok(None);
+            }
+            let Some(log) = &self.log else {
+                let span = Span::At {
+                    at: header.log_offset,
+                    len,
+                };
+                let mut wanted = vec![(Piece::Log, span)];
+                // The log may move the regions, but never does: a stream does not go back.
+                if let Ok((regions, _)) = Regions::parse(&section, &header) {
+                    wanted.extend(region_spans(&regions));
+                }
+                return Ok(Some(wanted));
+            };
+            replay =
+                Replay::new(log, header.log_guid, self.file_len).map_err(breaks("damaged_log"))?;
+            replay.apply(0, &mut section);
+            facts.find(
+                "dirty_log",
+                Severity::Warning,
+                "log",
+                "was not played back: the disk was not detached cleanly (it is played back in memory here)",
+            );
+        }
+        let (regions, doubt) = Regions::parse(&section, &header).map_err(breaks("region_table"))?;
+        if let Some(doubt) = doubt {
+            facts.find(
+                "region_table_copy",
+                Severity::Warning,
+                "region table",
+                doubt,
+            );
+        }
+        let held = |piece: &Option<Held>, at| {
+            let held = piece.as_ref().filter(|held| held.at == at)?;
+            let mut bytes = held.bytes.clone();
+            replay.apply(at, &mut bytes);
+            Some(bytes)
+        };
+        let (Some(metadata), Some(bat)) = (
+            held(&self.metadata, regions.metadata.start),
+            held(&self.bat, regions.bat.start),
+        ) else {
+            return Ok(Some(region_spans(&regions).into()));
+        };
+        let metadata = Metadata::parse(&metadata).map_err(breaks("metadata"))?;
+        describe(&metadata, facts);
+        if let Some(message) = metadata.parent_message() {
+            facts.find("parent", Severity::Unsafe, "metadata", message);
+            return Ok(None);
+        }
+        let table = Bat::new(&metadata, &regions).map_err(breaks("bat"))?;
+        let Some(file_len) = self.file_len else {
+            return Ok(Some(vec![(Piece::End, Span::Tail(0))]));
+        };
+        let file_len = replay.file_len(file_len);
+        let end = regions.bat.start.saturating_add(table.table_len());
+        if end > file_len {
+            facts.find(
+                "truncated",
+                Severity::Unsafe,
+                "BAT",
+                format!("ends at {end:#x}, but the file ends at {file_len:#x}"),
+            );
+            return Ok(None);
+        }
+        check_blocks(
+            &table,
+            &bat,
+            u64::from(metadata.block_size),
+            metadata.virtual_disk_size,
+            file_len,
+        )
+        .map_err(breaks("blocks"))?;
+        Ok(None)
+    }
+}
+
+/// What is looked at of metadata and BAT. Both at once: either may stand first, and a stream does
+/// not go back.
+fn region_spans(regions: &Regions) -> [(Piece, Span); 2] {
+    let first = |region: &Range<u64>, most: u64| Span::At {
+        at: region.start,
+        len: (region.end - region.start).min(most),
+    };
+    [
+        (Piece::Metadata, first(&regions.metadata, LOOKED_AT)),
+        (Piece::Bat, first(&regions.bat, MAX_SPAN)),
+    ]
+}
+
+fn describe(metadata: &Metadata, facts: &mut Facts) {
+    facts.virtual_size = Some(metadata.virtual_disk_size);
+    facts.detail("block_size", metadata.block_size);
+    facts.detail("logical_sector_size", metadata.logical_sector_size);
+    facts.detail("physical_sector_size", metadata.physical_sector_size);
+    facts.detail("leave_block_allocated", metadata.leave_block_allocated);
+    facts.detail("has_parent", metadata.parent.is_some());
+    facts.detail("virtual_disk_id", metadata.virtual_disk_id.to_string());
+    for (key, value) in metadata.parent.iter().flatten() {
+        if matches!(
+            key.as_str(),
+            "relative_path" | "absolute_win32_path" | "volume_path"
+        ) {
+            facts.detail(key, value.as_str());
+        }
+    }
+}

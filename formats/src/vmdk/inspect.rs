@@ -1,0 +1,402 @@
+//! Recognises vmdk in its shapes and judges what the header, descriptor and footer say.
+
+use serde_json::{Map, Value, json};
+
+use super::descriptor::{self, Descriptor, Fault, MAX_SPLIT_DESCRIPTOR};
+use super::layout::{
+    GRAIN_MARKER_LEN, HEADER_LEN, Header, SECTOR, SESPARSE_MAGIC, SPARSE_MAGIC, STREAM_END,
+};
+use super::{cowd, rules};
+use crate::bytes::le32;
+use crate::inspect::{Facts, Next, Region, Severity, Span};
+use crate::{Format, Limits};
+
+/// Extents listed in the details.
+const SHOWN_EXTENTS: usize = 64;
+/// Tables are looked at when they lie before this byte, which every driver still remembers: all
+/// of them up to some 4 GiB of disk. Further ones are met when the disk is read.
+const TABLES_END: u64 = 512 << 10;
+
+/// Recognises vmdk: by the sparse header, by the text of a descriptor, and by the headers of
+/// the ESX extent files, which are refused.
+#[derive(Default)]
+pub struct Inspector {
+    state: State,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Head,
+    /// Text; whether it is a descriptor is not known yet.
+    Text,
+    /// Wants the embedded descriptor.
+    Embedded(Box<Header>, Facts),
+    /// Wants the first tables and the end of the file.
+    End(Box<Header>, Facts),
+}
+
+impl crate::inspect::Inspector for Inspector {
+    fn format(&self) -> Format {
+        Format::Vmdk
+    }
+
+    fn start(&mut self) -> Next {
+        Next::Want(vec![Span::head(HEADER_LEN as u64)])
+    }
+
+    fn regions(&mut self, regions: &[Region<'_>]) -> Next {
+        let Some(region) = regions.first() else {
+            return Next::NotMine;
+        };
+        match std::mem::take(&mut self.state) {
+            State::Head => self.head(region.bytes),
+            State::Text => text(region.bytes),
+            State::Embedded(header, facts) => self.embedded(header, facts, region.bytes),
+            State::End(header, facts) => match regions {
+                [tables, tail] => end(&header, facts, tables, tail),
+                _ => Next::NotMine,
+            },
+        }
+    }
+}
+
+impl Inspector {
+    fn head(&mut self, head: &[u8]) -> Next {
+        if head.starts_with(SPARSE_MAGIC) {
+            return self.sparse(head);
+        }
+        if cowd::matches(head) {
+            return Next::Done(foreign(
+                "vmfsSparse",
+                "COWD, an extent file of a vmfsSparse disk",
+            ));
+        }
+        if head.starts_with(SESPARSE_MAGIC) {
+            return Next::Done(foreign("seSparse", "seSparse, which is not read"));
+        }
+        if descriptor::may_be_descriptor(head) {
+            self.state = State::Text;
+            return Next::Want(vec![Span::head(MAX_SPLIT_DESCRIPTOR as u64)]);
+        }
+        Next::NotMine
+    }
+
+    fn sparse(&mut self, head: &[u8]) -> Next {
+        let mut facts = Facts::new(Format::Vmdk);
+        let version = le32(head, 4);
+        // The judge applies the caller's limit.
+        let limits = Limits {
+            max_virtual_size: u64::MAX,
+            ..Limits::default()
+        };
+        let header = match Header::parse(head, "header", &limits) {
+            Ok(header) if head.len() >= HEADER_LEN => header,
+            Ok(_) => {
+                let message = format!("the file ends inside it, after {} bytes", head.len());
+                facts.find("truncated", Severity::Unsafe, "header", message);
+                return Next::Done(facts);
+            }
+            Err(e) => {
+                let rule = match version {
+                    None => "truncated",
+                    Some(1..=3) => "header",
+                    Some(_) => "version",
+                };
+                facts.find(rule, Severity::Unsafe, "header", e.message());
+                return Next::Done(facts);
+            }
+        };
+        header_facts(&header, &mut facts);
+        let message = match header.descriptor("header") {
+            Ok(Some((start, len))) if start == SECTOR => {
+                self.state = State::Embedded(Box::new(header), facts);
+                return Next::Want(vec![Span::At { at: start, len }]);
+            }
+            Ok(Some((start, _))) => {
+                format!("descriptorOffset is byte {start:#x}, allowed {SECTOR}")
+            }
+            Ok(None) => "has no descriptor: this is one extent of a disk in several files; upload \
+                         the disk as monolithicSparse or streamOptimized"
+                .into(),
+            Err(e) => e.message().to_owned(),
+        };
+        facts.find("descriptor", Severity::Unsafe, "header, byte 28", message);
+        Next::Done(facts)
+    }
+
+    fn embedded(&mut self, header: Box<Header>, mut facts: Facts, bytes: &[u8]) -> Next {
+        let wanted = header.descriptor_sectors.saturating_mul(SECTOR);
+        if (bytes.len() as u64) < wanted {
+            let message = format!("the file ends inside it, after {} bytes", bytes.len());
+            facts.find("truncated", Severity::Unsafe, "descriptor", message);
+            return Next::Done(facts);
+        }
+        let text = descriptor::text(bytes);
+        if text.len() == bytes.len() && !text.ends_with(b"\n") {
+            let message = "its text is not terminated: it fills its sectors without a newline";
+            facts.find("descriptor", Severity::Unsafe, "descriptor", message);
+        }
+        let (descriptor, faults) = Descriptor::read(bytes);
+        descriptor_facts(&descriptor, &mut facts);
+        blame(&mut facts, faults);
+        blame(&mut facts, rules::embedded(&header, &descriptor));
+
+        let is_stream = descriptor.create_type.name == "streamOptimized";
+        if is_stream != header.is_compressed() && facts.findings.is_empty() {
+            let message = format!(
+                "createType is {}, but the header's flags say that grains are {}compressed",
+                descriptor.create_type.name,
+                if is_stream { "not " } else { "" }
+            );
+            facts.find("create_type", Severity::Warning, "descriptor", message);
+        }
+        if descriptor
+            .sectors()
+            .is_some_and(|n| n < header.capacity_sectors)
+        {
+            let message = format!(
+                "its extent is {} sectors, the header rounds up to {}",
+                descriptor.sectors().unwrap_or(0),
+                header.capacity_sectors
+            );
+            facts.find("capacity", Severity::Note, "descriptor", message);
+        }
+        if let Some(name) = &descriptor.change_track_path {
+            let message = format!("changeTrackPath names {name:?}, which is not looked at");
+            facts.find(
+                "change_track_path",
+                Severity::Warning,
+                "descriptor",
+                message,
+            );
+        }
+        if facts
+            .findings
+            .iter()
+            .any(|f| f.severity == Severity::Unsafe)
+        {
+            return Next::Done(facts);
+        }
+        let (at, tail) = match header.directory_sector {
+            None => (0, STREAM_END),
+            Some(sector) => (sector.saturating_mul(SECTOR), 0),
+        };
+        let overhead = header.overhead_sectors.saturating_mul(SECTOR);
+        let len = match at {
+            0 => 0,
+            at => TABLES_END.min(overhead).saturating_sub(at),
+        };
+        self.state = State::End(header, facts);
+        Next::Want(vec![Span::At { at, len }, Span::Tail(tail)])
+    }
+}
+
+/// A file that is text from its beginning.
+fn text(bytes: &[u8]) -> Next {
+    if !descriptor::is_descriptor(bytes) {
+        return Next::NotMine;
+    }
+    let mut facts = Facts::new(Format::Vmdk);
+    let (descriptor, faults) = Descriptor::read(bytes);
+    facts.virtual_size = descriptor
+        .sectors()
+        .and_then(|sectors| sectors.checked_mul(SECTOR))
+        .filter(|_| !descriptor.extents.is_empty());
+    descriptor_facts(&descriptor, &mut facts);
+    blame(&mut facts, faults);
+    let create_type = Fault {
+        rule: "create_type",
+        message: rules::why_not_alone(&descriptor),
+    };
+    blame(&mut facts, vec![create_type]);
+    let rest = rules::split(&descriptor);
+    blame(
+        &mut facts,
+        rest.into_iter().filter(|f| f.rule != "create_type"),
+    );
+    Next::Done(facts)
+}
+
+/// The last step: what only the end of the file tells.
+fn end(header: &Header, mut facts: Facts, tables: &Region<'_>, region: &Region<'_>) -> Next {
+    let limits = Limits {
+        max_virtual_size: u64::MAX,
+        ..Limits::default()
+    };
+    let file_len = region
+        .file_len
+        .unwrap_or(region.at + region.bytes.len() as u64);
+    let mut header = header.clone();
+    if header.directory_sector.is_none() {
+        match header.parse_stream_end(region.bytes, &limits) {
+            Ok(footer) => header.directory_sector = footer.directory_sector,
+            Err(e) => {
+                let place = format!("{}, byte {:#x}", e.place(), region.at);
+                facts.find("footer", Severity::Unsafe, place, e.message());
+                return Next::Done(facts);
+            }
+        }
+    }
+    let entries = header.directory_entries();
+    let directory = header.directory_sector.unwrap_or(0);
+    let ends = |sector: u64| {
+        sector
+            .checked_mul(SECTOR)
+            .and_then(|at| at.checked_add(entries.saturating_mul(4)))
+    };
+    if ends(directory).is_none_or(|end| end > file_len) {
+        let message = format!(
+            "is {entries} entries at sector {directory:#x}, past the end of the file at \
+             {file_len:#x}: it was cut short"
+        );
+        facts.find("truncated", Severity::Unsafe, "grain directory", message);
+    } else if header.overhead_sectors.saturating_mul(SECTOR) > file_len {
+        let message = format!(
+            "overHead is {} sectors at byte 64, past the end of the file at {file_len:#x}: it \
+             was cut short",
+            header.overhead_sectors
+        );
+        facts.find("truncated", Severity::Unsafe, "header", message);
+    } else if let Some(message) = beyond(&header, tables, file_len) {
+        facts.find("truncated", Severity::Unsafe, "grain tables", message);
+    } else if !file_len.is_multiple_of(SECTOR) {
+        let message = format!("is {file_len} bytes, not whole sectors: it may have been cut short");
+        facts.find("truncated", Severity::Warning, "file", message);
+    }
+    if header.has_redundant_directory()
+        && ends(header.redundant_directory_sector).is_none_or(|end| end > file_len)
+    {
+        let message = format!(
+            "rgdOffset is sector {:#x} at byte 48, past the end of the file at {file_len:#x}",
+            header.redundant_directory_sector
+        );
+        facts.find("redundant_directory", Severity::Warning, "header", message);
+    }
+    Next::Done(facts)
+}
+
+/// What the directory and tables in `region`, which begins with the directory, name beyond the
+/// end of the file.
+fn beyond(header: &Header, region: &Region<'_>, file_len: u64) -> Option<String> {
+    let word = |at: u64| {
+        let at = usize::try_from(at.checked_sub(region.at)?).ok()?;
+        le32(region.bytes, at).map(u64::from)
+    };
+    let table_entries = u64::from(header.table_entries);
+    let capacity = header.capacity();
+    // Tables of an honest file do not overlap: no more entries than bytes for them.
+    let mut left = region.bytes.len() / 4;
+    for n in 0..header.directory_entries() {
+        let table = word(region.at + n * 4)?;
+        if table * SECTOR >= file_len {
+            return Some(format!(
+                "table {n} is at sector {table:#x}, past the end of the file at {file_len:#x}: \
+                 it was cut short"
+            ));
+        }
+        for entry in 0..table_entries {
+            // Tables before the directory, or behind what was read, are not looked at.
+            let Some(sector) = word(table * SECTOR + entry * 4) else {
+                break;
+            };
+            left = left.checked_sub(1)?;
+            // Not stored, or zeros.
+            if sector <= 1 {
+                continue;
+            }
+            let grain = n * table_entries + entry;
+            let len = if header.is_compressed() {
+                GRAIN_MARKER_LEN as u64
+            } else {
+                // The last grain reaches only as far as the disk.
+                let start = grain.saturating_mul(header.grain_size());
+                capacity.saturating_sub(start).min(header.grain_size())
+            };
+            if sector * SECTOR + len > file_len {
+                return Some(format!(
+                    "grain {grain} takes {len} bytes at sector {sector:#x}, past the end of the \
+                     file at {file_len:#x}: it was cut short"
+                ));
+            }
+        }
+    }
+    None
+}
+
+/// An extent file of ESX, known by its magic.
+fn foreign(create_type: &str, what: &str) -> Facts {
+    let mut facts = Facts::new(Format::Vmdk);
+    facts.detail("create_type", create_type);
+    let message = format!("is {what}; upload the disk as monolithicSparse or streamOptimized");
+    facts.find("create_type", Severity::Unsafe, "header, byte 0", message);
+    facts
+}
+
+fn blame(facts: &mut Facts, faults: impl IntoIterator<Item = Fault>) {
+    for fault in faults {
+        let is_known = facts
+            .findings
+            .iter()
+            .any(|f| f.rule == fault.rule && f.message == fault.message);
+        if !is_known {
+            facts.find(fault.rule, Severity::Unsafe, "descriptor", fault.message);
+        }
+    }
+}
+
+fn header_facts(header: &Header, facts: &mut Facts) {
+    facts.virtual_size = Some(header.capacity());
+    facts.detail("version", header.version);
+    facts.detail("capacity", header.capacity());
+    facts.detail("grain_size", header.grain_size());
+    facts.detail("compressed", header.is_compressed());
+    if header.is_unclean {
+        let message = "uncleanShutdown is set at byte 72: the writer did not finish";
+        facts.find("unclean_shutdown", Severity::Warning, "header", message);
+    }
+    if header.lost_newlines() {
+        let message = format!(
+            "newline characters are {:02x?} at byte 73: a transfer in text mode may have changed \
+             the file",
+            header.newlines
+        );
+        facts.find("newlines", Severity::Warning, "header", message);
+    }
+}
+
+fn descriptor_facts(descriptor: &Descriptor, facts: &mut Facts) {
+    if !descriptor.create_type.name.is_empty() {
+        facts.detail("create_type", descriptor.create_type.name.as_str());
+    }
+    if let Some(cid) = descriptor.cid {
+        facts.detail("cid", format!("{cid:08x}"));
+    }
+    if let Some(cid) = descriptor.parent_cid {
+        facts.detail("parent_cid", format!("{cid:08x}"));
+    }
+    if let Some(adapter_type) = &descriptor.adapter_type {
+        facts.detail("adapter_type", adapter_type.as_str());
+    }
+    if let Some(version) = &descriptor.hardware_version {
+        facts.detail("hardware_version", version.as_str());
+    }
+    let extents: Vec<Value> = descriptor
+        .extents
+        .iter()
+        .take(SHOWN_EXTENTS)
+        .map(|extent| {
+            let mut shown = Map::new();
+            shown.insert("access".into(), extent.access.into());
+            shown.insert("size".into(), json!(extent.sectors.saturating_mul(SECTOR)));
+            shown.insert("type".into(), extent.kind.name().into());
+            if let Some(name) = &extent.name {
+                shown.insert("file".into(), name.as_str().into());
+            }
+            Value::Object(shown)
+        })
+        .collect();
+    if !extents.is_empty() {
+        facts.detail("extents", extents);
+    }
+}
