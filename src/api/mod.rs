@@ -1,0 +1,29 @@
+//! The image API over HTTP: the only part that speaks it. [`router`] is the table of contents;
+//! handlers in `v2` extract, authorise, look up, do, answer. What goes over the wire is in `wire`,
+//! what went wrong in `error`.
+//!
+//! ```text
+//!  request ─► pages ─► linger ─► negotiate ─► identify ─► handler ─► catalog, ingest
+//!             errors   reads on  /v2.9/… to   token to    Context
+//!             to pages for a bit /v2/…        Context
+//! ```
+//!
+//! The measure is Glance on the wire: statuses, headers, sentences and even spacing are those of
+//! the golden samples in `fixtures/wire`, replayed by `tests/api`.
+
+mod error;
+mod extract;
+mod json;
+mod middleware;
+mod patch;
+mod properties;
+mod python;
+mod query;
+mod range;
+mod router;
+mod schema;
+mod v2;
+mod versions;
+mod wire;
+
+pub use router::{router, router_for};

@@ -1,0 +1,134 @@
+//! Every route there is.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{self, MethodRouter};
+
+use super::error::Failure;
+use super::v2::{actions, data, images, import, info, schemas, tags, tasks};
+use super::{middleware, versions};
+use crate::auth::Identity;
+use crate::service::Service;
+
+type Shared = Arc<Service>;
+
+/// The API, with callers known as the configuration says.
+pub fn router(svc: &Shared) -> Router {
+    let identity = Identity::from_config(&svc.config.auth);
+    router_for(svc, identity)
+}
+
+/// The API, with callers known by `identity`.
+pub fn router_for(svc: &Shared, identity: Identity) -> Router {
+    let v2 = Table::default()
+        .at(
+            "/v2/images",
+            At::new().get(images::list).post(images::create),
+        )
+        .at(
+            "/v2/images/{image}",
+            At::new()
+                .get(images::show)
+                .patch(images::update)
+                .delete(images::delete),
+        )
+        .at(
+            "/v2/images/{image}/file",
+            At::new().get(data::download).put(data::upload),
+        )
+        .at("/v2/images/{image}/stage", At::new().put(data::stage))
+        .at("/v2/images/{image}/import", At::new().post(import::import))
+        .at("/v2/images/{image}/tasks", At::new().get(tasks::of_image))
+        .at(
+            "/v2/images/{image}/actions/deactivate",
+            At::new().post(actions::deactivate),
+        )
+        .at(
+            "/v2/images/{image}/actions/reactivate",
+            At::new().post(actions::reactivate),
+        )
+        .at(
+            "/v2/images/{image}/tags/{tag}",
+            At::new().put(tags::add).delete(tags::remove),
+        )
+        .at("/v2/info/import", At::new().get(info::import))
+        .at("/v2/info/stores", At::new().get(info::stores))
+        .at("/v2/info/stores/detail", At::new().get(info::stores_detail))
+        .at("/v2/info/usage", At::new().get(info::usage))
+        .at("/v2/schemas/image", At::new().get(schemas::image))
+        .at("/v2/schemas/images", At::new().get(schemas::images))
+        .at("/v2/schemas/member", At::new().get(schemas::member))
+        .at("/v2/schemas/members", At::new().get(schemas::members))
+        .at("/v2/schemas/task", At::new().get(schemas::task))
+        .at("/v2/schemas/tasks", At::new().get(schemas::tasks))
+        .0
+        .fallback(async || Failure::of(StatusCode::NOT_FOUND))
+        .layer(from_fn_with_state(Arc::new(identity), middleware::identify))
+        .with_state(svc.clone());
+    Router::new()
+        .route("/healthcheck", routing::get(health))
+        .fallback_service(v2)
+        .layer(from_fn_with_state(svc.clone(), versions::negotiate))
+        .layer(from_fn(middleware::linger))
+        .layer(from_fn(middleware::pages))
+}
+
+#[derive(Default)]
+struct Table(Router<Shared>);
+
+impl Table {
+    fn at(self, path: &str, at: At) -> Self {
+        Self(self.0.route(path, at.finish()))
+    }
+}
+
+/// What a path takes. Everything else is answered 405, with the verbs in the order given here;
+/// HEAD too, which the reference does not serve.
+struct At {
+    methods: MethodRouter<Shared>,
+    allow: Vec<&'static str>,
+}
+
+macro_rules! verbs {
+    ($($name:ident $verb:literal),*) => {$(
+        fn $name<H: Handler<T, Shared>, T: 'static>(mut self, handler: H) -> Self {
+            self.methods = self.methods.$name(handler);
+            self.allow.push($verb);
+            self
+        }
+    )*};
+}
+
+impl At {
+    fn new() -> Self {
+        Self {
+            methods: MethodRouter::new(),
+            allow: Vec::new(),
+        }
+    }
+
+    verbs!(get "GET", post "POST", put "PUT", patch "PATCH", delete "DELETE");
+
+    fn finish(self) -> MethodRouter<Shared> {
+        let allow = self.allow.join(", ");
+        let refuse = move |method: Method| async move { Failure::method(method, &allow) };
+        self.methods.head(refuse.clone()).fallback(refuse)
+    }
+}
+
+/// Whether we are there at all. Asked by load balancers, so nobody has to say who they are.
+async fn health(headers: HeaderMap) -> Response {
+    let json = headers
+        .get(header::ACCEPT)
+        .is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
+    if json {
+        let body = "{\n    \"detailed\": false,\n    \"reasons\": [\n        \"OK\"\n    ]\n}";
+        return ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+    }
+    ([(header::CONTENT_TYPE, "text/plain; charset=UTF-8")], "OK").into_response()
+}

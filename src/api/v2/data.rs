@@ -1,0 +1,161 @@
+//! `/v2/images/{id}/file` and `/v2/images/{id}/stage`: bytes in and out, never held whole.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, TryStreamExt};
+
+use super::{empty, must_find, not_found};
+use crate::api::error::Failure;
+use crate::api::extract::{At, NoBody, text};
+use crate::api::range::{self, Refused};
+use crate::auth::{Context, policy};
+use crate::domain::{Image, Status};
+use crate::ingest;
+use crate::service::Service;
+
+const OCTETS: &str = "application/octet-stream";
+
+/// `PUT /v2/images/{id}/file`
+pub(in crate::api) async fn upload(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(id): At<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let announced = announced(&headers)?;
+    let image = look_up(&svc, &ctx, &id).await?;
+    policy::upload_image(&ctx, &image)?;
+    let store = match text(&headers, "x-image-meta-store")? {
+        Some(store) => store,
+        None => svc.stores.default_id(),
+    };
+    if svc.stores.get(store).is_none() {
+        return Err(ingest::Error::UnknownStore(store.to_owned()).into());
+    }
+    ingest::upload(&svc, &image.id, stream(body), announced, store).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// `PUT /v2/images/{id}/stage`
+pub(in crate::api) async fn stage(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(id): At<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    if !svc
+        .config
+        .import
+        .methods
+        .iter()
+        .any(|m| m == "glance-direct")
+    {
+        return Err(Failure::of(StatusCode::NOT_FOUND));
+    }
+    let announced = announced(&headers)?;
+    let image = look_up(&svc, &ctx, &id).await?;
+    policy::modify_image(&ctx, &image)?;
+    ingest::stage(&svc, &image.id, stream(body), announced).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+async fn look_up(svc: &Service, ctx: &Context, id: &str) -> Result<Image, Failure> {
+    let mut tx = svc.catalog.read().await?;
+    must_find(&mut tx, ctx, id).await
+}
+
+/// Checks the media type; answers how many bytes are to come, where the client says. Its
+/// `x-openstack-image-size` counts before `Content-Length`, of which 0 says nothing.
+fn announced(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
+    let kind = text(headers, header::CONTENT_TYPE.as_str())?;
+    if kind != Some(OCTETS) {
+        let sentence = format!("Invalid content type {}", kind.unwrap_or("None"));
+        return Err(Failure::media_type(kind, sentence));
+    }
+    if let Some(size) = text(headers, "x-openstack-image-size")? {
+        let size = size.trim().parse().map_err(|_| {
+            Failure::bad(format!(
+                "Invalid image size {size}: it must be a number of bytes"
+            ))
+        })?;
+        return Ok(Some(size));
+    }
+    let length = text(headers, header::CONTENT_LENGTH.as_str())?;
+    Ok(length.and_then(|n| n.parse().ok()).filter(|n| *n > 0))
+}
+
+fn stream(body: Body) -> ingest::Body {
+    body.into_data_stream().map_err(io::Error::other).boxed()
+}
+
+/// `GET /v2/images/{id}/file`
+pub(in crate::api) async fn download(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(id): At<String>,
+    headers: HeaderMap,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let image = look_up(&svc, &ctx, &id).await?;
+    policy::download_image(&ctx)?;
+    if image.status == Status::Deactivated && !ctx.is_admin {
+        return Err(Failure::new(
+            StatusCode::FORBIDDEN,
+            "The requested image has been deactivated. Image data download is forbidden.",
+        ));
+    }
+    let size = match image.size {
+        Some(size) if !image.locations.is_empty() => size,
+        _ => return Ok(StatusCode::NO_CONTENT.into_response()),
+    };
+    let range = range::requested(&headers, size).map_err(refused)?;
+    let wanted = range.clone().unwrap_or(0..size);
+    let length = wanted.end - wanted.start;
+    let body = match ingest::download(&svc, &image, wanted).await {
+        Ok(body) => body,
+        Err(ingest::Error::NoData) => {
+            tracing::error!(image.id = %image.id, "the data of image {} is missing", image.id);
+            return Err(not_found(format!(
+                "Image {id} has no data that can be found"
+            )));
+        }
+        Err(e) => return Err(e.into()),
+    };
+
+    let mut response = Response::new(Body::from_stream(body));
+    let answer = response.headers_mut();
+    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static(OCTETS));
+    answer.insert(header::CONTENT_LENGTH, length.into());
+    // Of the whole image, even where a part is sent, and hexadecimal: clients rely on both
+    // (05-download.http).
+    if let Some(checksum) = image.hashes.and_then(|h| h.checksum.parse().ok()) {
+        answer.insert(HeaderName::from_static("content-md5"), checksum);
+    }
+    if let Some(range) = range {
+        let part = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+        if let Ok(part) = part.parse() {
+            answer.insert(header::CONTENT_RANGE, part);
+        }
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    Ok(response)
+}
+
+fn refused(why: Refused) -> Failure {
+    match why {
+        Refused::Several => Failure::bad(
+            "Requests with multiple ranges are not supported in Glance. You may make multiple \
+             single-range requests instead.",
+        ),
+        Refused::Unsatisfiable(sentence) => {
+            Failure::detail(StatusCode::RANGE_NOT_SATISFIABLE, sentence)
+        }
+    }
+}

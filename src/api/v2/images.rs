@@ -1,0 +1,237 @@
+//! `/v2/images` and `/v2/images/{id}`.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequest, RawQuery, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use super::{empty, find, must_find, not_found};
+use crate::api::error::Failure;
+use crate::api::extract::{At, Document, NoBody, text};
+use crate::api::json::Json;
+use crate::api::patch::{self, Dialect};
+use crate::api::wire::{ImageList, ImageView, own_url};
+use crate::api::{properties, query, schema};
+use crate::auth::{Context, policy};
+use crate::catalog::{self, ListQuery, Viewer, images};
+use crate::domain::{Image, ImageId, Timestamp};
+use crate::ingest;
+use crate::service::Service;
+
+/// `POST /v2/images`
+pub(in crate::api) async fn create(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    headers: HeaderMap,
+    Document(body): Document,
+) -> Result<Response, Failure> {
+    let Value::Object(body) = body else {
+        return Err(Failure::bad("Request body must be a JSON object."));
+    };
+    properties::refuse_links(&body)?;
+    schema::validate(&schema::image(&svc.config.formats), &body).map_err(Failure::bad)?;
+    let owner = match body.get("owner") {
+        Some(owner) => owner.as_str().map(str::to_owned),
+        None => ctx.project.clone(),
+    };
+    let id = match body.get("id").and_then(Value::as_str) {
+        Some(id) => id.parse().map_err(|_| Failure::bad("Invalid image id"))?,
+        None => ImageId::random(),
+    };
+    let mut image = Image::new(id, owner, Timestamp::now());
+    let blank = image.clone();
+    properties::fill(&mut image, body)?;
+    authorise_creation(&ctx, &image)?;
+    properties::within_quota(&svc.config.quota, &blank, &image)?;
+
+    let mut tx = svc.catalog.write().await?;
+    match images::insert(&mut tx, &image).await {
+        Ok(()) => tx.commit().await?,
+        Err(catalog::Error::Conflict(_)) => {
+            return Err(Failure::new(
+                StatusCode::CONFLICT,
+                format!("Image ID {} already exists!", image.id),
+            ));
+        }
+        Err(e) => return Err(e.into()),
+    }
+    tracing::info!(image.id = %image.id, "image {} is created", image.id);
+
+    let mut response = (StatusCode::CREATED, Json(ImageView::new(&image, &ctx))).into_response();
+    let url = format!("{}/v2/images/{}", own_url(&svc.config, &headers), image.id);
+    let methods = svc.config.import.methods.join(",");
+    let stores: Vec<_> = svc.config.stores.iter().map(|s| s.id.as_str()).collect();
+    for (name, value) in [
+        (header::LOCATION, url),
+        (
+            HeaderName::from_static("openstack-image-import-methods"),
+            methods,
+        ),
+        (
+            HeaderName::from_static("openstack-image-store-ids"),
+            stores.join(","),
+        ),
+    ] {
+        if let Ok(value) = HeaderValue::try_from(value)
+            && !value.is_empty()
+        {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    Ok(response)
+}
+
+fn authorise_creation(ctx: &Context, image: &Image) -> Result<(), Failure> {
+    let owner = image.owner.as_deref();
+    if let Err(denied) = policy::add_image(ctx, owner) {
+        if owner == ctx.project.as_deref() {
+            return Err(denied.into());
+        }
+        let sentence = format!(
+            "You are not permitted to create images owned by '{}'",
+            owner.unwrap_or("None")
+        );
+        return Err(Failure::detail(StatusCode::FORBIDDEN, sentence));
+    }
+    Ok(policy::publish(ctx, owner, image.visibility)?)
+}
+
+/// `GET /v2/images`
+pub(in crate::api) async fn list(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let params = query::pairs(&query.unwrap_or_default()).ok_or_else(Failure::undecodable)?;
+    let listing = query::parse(params, &svc.config.api).map_err(Failure::bad)?;
+    policy::get_images(&ctx)?;
+
+    let mut tx = svc.catalog.read().await?;
+    let marker = match &listing.marker {
+        Some(id) => {
+            let marker = find(&mut tx, &ctx, id).await?;
+            Some(marker.ok_or_else(|| Failure::bad(format!("No image found with ID {id}")))?)
+        }
+        None => None,
+    };
+    let question = ListQuery {
+        viewer: Viewer {
+            project: ctx.project.clone(),
+            is_admin: ctx.is_admin,
+        },
+        visibility: listing.visibility,
+        hidden: listing.hidden,
+        filters: listing.filters.clone(),
+        sort: listing.sort.clone(),
+        marker,
+        limit: listing.limit,
+    };
+    let page = match listing.limit {
+        0 => Vec::new(),
+        _ => images::list(&mut tx, &question).await?,
+    };
+    let full = page.len() == listing.limit as usize;
+    let next = page
+        .last()
+        .filter(|_| full)
+        .map(|last| listing.next(last.id.as_str()));
+    Ok(Json(ImageList {
+        images: page.iter().map(|i| ImageView::new(i, &ctx)).collect(),
+        first: listing.first(),
+        schema: "/v2/schemas/images",
+        next,
+    })
+    .into_response())
+}
+
+/// `GET /v2/images/{id}`
+pub(in crate::api) async fn show(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(id): At<String>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.read().await?;
+    let image = must_find(&mut tx, &ctx, &id).await?;
+    policy::get_image(&ctx)?;
+    Ok(Json(ImageView::new(&image, &ctx)).into_response())
+}
+
+/// `PATCH /v2/images/{id}`: all of the changes, or none.
+pub(in crate::api) async fn update(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(id): At<String>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let dialect = dialect(request.headers())?;
+    let Document(body) = Document::from_request(request, &svc).await?;
+    let changes = patch::parse(dialect, &body).map_err(Failure::bad)?;
+    let schema = schema::image(&svc.config.formats);
+    for change in &changes {
+        properties::refuse_change(change)?;
+        if let patch::Op::Add(value) | patch::Op::Replace(value) = &change.op
+            && change.name != "locations"
+        {
+            let object = [(change.name.clone(), value.clone())].into_iter().collect();
+            schema::validate(&schema, &object).map_err(Failure::bad)?;
+        }
+    }
+
+    let mut tx = svc.catalog.write().await?;
+    let before = must_find(&mut tx, &ctx, &id).await?;
+    policy::modify_image(&ctx, &before)?;
+    let mut image = before.clone();
+    for change in changes {
+        properties::apply(&ctx, &mut image, change, dialect)?;
+    }
+    properties::within_quota(&svc.config.quota, &before, &image)?;
+    if image != before {
+        image.updated_at = Timestamp::now();
+        images::update(&mut tx, &image, before.status).await?;
+        tx.commit().await?;
+    }
+    Ok(Json(ImageView::new(&image, &ctx)).into_response())
+}
+
+fn dialect(headers: &HeaderMap) -> Result<Dialect, Failure> {
+    let sent = text(headers, header::CONTENT_TYPE.as_str())?;
+    let kind = sent.and_then(|s| s.split(';').next()).map(str::trim);
+    kind.and_then(Dialect::of).ok_or_else(|| {
+        let sentence = format!(
+            "Image PATCH expects Content-Type one of: {}",
+            Dialect::MEDIA_TYPES
+        );
+        Failure::media_type(sent, sentence).with(
+            HeaderName::from_static("accept-patch"),
+            Dialect::MEDIA_TYPES,
+        )
+    })
+}
+
+/// `DELETE /v2/images/{id}`
+pub(in crate::api) async fn delete(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(id): At<String>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.read().await?;
+    let image = find(&mut tx, &ctx, &id)
+        .await?
+        .ok_or_else(|| not_found(format!("Failed to find image {id} to delete")))?;
+    drop(tx);
+    policy::delete_image(&ctx, &image)?;
+    ingest::delete(&svc, &image.id).await.map_err(|e| match e {
+        ingest::Error::Protected => Failure::new(
+            StatusCode::FORBIDDEN,
+            format!("Image {id} is protected and cannot be deleted."),
+        ),
+        ingest::Error::Illegal(illegal) => Failure::bad(illegal.to_string()),
+        ingest::Error::Gone => not_found(format!("Failed to find image {id} to delete")),
+        other => other.into(),
+    })?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}

@@ -1,0 +1,85 @@
+//! Images.
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use crate::auth::Context;
+use crate::domain::{Image, Status};
+
+/// An image as a caller sees it. Custom properties stand first, flat beside the others
+/// (03-show.http).
+pub(in crate::api) struct ImageView<'a> {
+    image: &'a Image,
+    /// Where its data is; hidden while it is deactivated, but from administrators
+    /// (10-actions.http, "the image").
+    stores: Option<String>,
+}
+
+impl<'a> ImageView<'a> {
+    pub(in crate::api) fn new(image: &'a Image, ctx: &Context) -> Self {
+        let shown = image.status != Status::Deactivated || ctx.is_admin;
+        let mut stores: Vec<&str> = Vec::new();
+        for location in &image.locations {
+            if !stores.contains(&location.store.as_str()) {
+                stores.push(&location.store);
+            }
+        }
+        Self {
+            image,
+            stores: (shown && !stores.is_empty()).then(|| stores.join(",")),
+        }
+    }
+}
+
+/// Properties that are for the service alone.
+const HIDDEN: [&str; 2] = ["os_glance_stage_host", "os_glance_hash_op_host"];
+
+impl Serialize for ImageView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let image = self.image;
+        let hashes = image.hashes.as_ref();
+        let link = format!("/v2/images/{}", image.id);
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in &image.properties {
+            if !HIDDEN.contains(&name.as_str()) {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.serialize_entry("name", &image.name)?;
+        map.serialize_entry("disk_format", &image.disk_format)?;
+        map.serialize_entry("container_format", &image.container_format)?;
+        map.serialize_entry("visibility", image.visibility.name())?;
+        map.serialize_entry("size", &image.size)?;
+        map.serialize_entry("virtual_size", &image.virtual_size)?;
+        map.serialize_entry("status", image.status.name())?;
+        map.serialize_entry("checksum", &hashes.map(|h| &h.checksum))?;
+        map.serialize_entry("protected", &image.protected)?;
+        map.serialize_entry("min_ram", &image.min_ram)?;
+        map.serialize_entry("min_disk", &image.min_disk)?;
+        map.serialize_entry("owner", &image.owner)?;
+        map.serialize_entry("os_hidden", &image.hidden)?;
+        map.serialize_entry("os_hash_algo", &hashes.map(|h| &h.algo))?;
+        map.serialize_entry("os_hash_value", &hashes.map(|h| &h.value))?;
+        map.serialize_entry("id", image.id.as_str())?;
+        map.serialize_entry("created_at", &image.created_at.to_string())?;
+        map.serialize_entry("updated_at", &image.updated_at.to_string())?;
+        map.serialize_entry("tags", &image.tags)?;
+        map.serialize_entry("self", &link)?;
+        map.serialize_entry("file", &format!("{link}/file"))?;
+        map.serialize_entry("schema", "/v2/schemas/image")?;
+        if let Some(stores) = &self.stores {
+            map.serialize_entry("stores", stores)?;
+        }
+        map.end()
+    }
+}
+
+/// A page of images.
+#[derive(Serialize)]
+pub(in crate::api) struct ImageList<'a> {
+    pub(in crate::api) images: Vec<ImageView<'a>>,
+    pub(in crate::api) first: String,
+    pub(in crate::api) schema: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) next: Option<String>,
+}

@@ -1,0 +1,267 @@
+//! Images, with their tags and properties. Locations are added on the way out; they are written
+//! by their own module.
+
+use std::collections::HashMap;
+
+use super::conn::{Arg, Row, args, marks, size_arg};
+use super::{Error, Result, Tx};
+use crate::domain::{Hashes, Image, ImageId, Status, Timestamp};
+
+pub use super::list::list;
+
+const TABLE: &str = "images";
+
+/// Every column of an image that is not deleted.
+pub(super) const COLUMNS: &str = "id, name, status, visibility, protected, hidden, owner, \
+     container_format, disk_format, min_ram, min_disk, size, virtual_size, checksum, hash_algo, \
+     hash_value, created_at, updated_at";
+
+/// The image with this id, unless it is deleted.
+///
+/// # Errors
+/// When the database fails or the row is corrupt.
+pub async fn find(tx: &mut Tx, id: &ImageId) -> Result<Option<Image>> {
+    let sql = format!("SELECT {COLUMNS} FROM images WHERE id = ? AND deleted_at IS NULL");
+    let rows = tx.all(sql, args![id.as_str()]).await?;
+    Ok(load(tx, rows).await?.pop())
+}
+
+/// Adds an image that has no data yet.
+///
+/// # Errors
+/// `Conflict` when the id was ever in use.
+pub async fn insert(tx: &mut Tx, image: &Image) -> Result<()> {
+    let sql = format!("INSERT INTO images ({COLUMNS}) VALUES ({})", marks(18));
+    let mut args = args![image.id.as_str()];
+    args.extend(facts(image));
+    args.extend(args![image.created_at.0, image.updated_at.0]);
+    tx.run(sql, args)
+        .await
+        .map_err(|e| name_conflict(e, &image.id))?;
+    insert_parts(tx, image).await
+}
+
+/// Writes the whole image, provided its status still is `expected` (compare and set).
+///
+/// # Errors
+/// `Conflict` when it is not, or the image is gone.
+pub async fn update(tx: &mut Tx, image: &Image, expected: Status) -> Result<()> {
+    let mut args = facts(image);
+    args.extend(args![
+        image.updated_at.0,
+        image.id.as_str(),
+        expected.name()
+    ]);
+    let changed = tx
+        .run(
+            "UPDATE images SET name = ?, status = ?, visibility = ?, protected = ?, hidden = ?, \
+             owner = ?, container_format = ?, disk_format = ?, min_ram = ?, min_disk = ?, \
+             size = ?, virtual_size = ?, checksum = ?, hash_algo = ?, hash_value = ?, \
+             updated_at = ? WHERE id = ? AND status = ? AND deleted_at IS NULL",
+            args,
+        )
+        .await?;
+    if changed != 1 {
+        return Err(Error::Conflict(format!("image {}", image.id)));
+    }
+    for table in ["image_tags", "image_properties"] {
+        tx.run(
+            format!("DELETE FROM {table} WHERE image_id = ?"),
+            args![image.id.as_str()],
+        )
+        .await?;
+    }
+    insert_parts(tx, image).await
+}
+
+/// What may change about an image, in the order of [`COLUMNS`].
+fn facts(image: &Image) -> Vec<Arg> {
+    let hash = |field: fn(&Hashes) -> &String| image.hashes.as_ref().map(field).cloned();
+    vec![
+        image.name.clone().into(),
+        image.status.name().into(),
+        image.visibility.name().into(),
+        image.protected.into(),
+        image.hidden.into(),
+        image.owner.clone().into(),
+        image.container_format.clone().into(),
+        image.disk_format.clone().into(),
+        image.min_ram.into(),
+        image.min_disk.into(),
+        size_arg(image.size),
+        size_arg(image.virtual_size),
+        hash(|h| &h.checksum).into(),
+        hash(|h| &h.algo).into(),
+        hash(|h| &h.value).into(),
+    ]
+}
+
+/// Reads the image, lets `change` alter it, and writes it back, provided its status still is
+/// `expected`: what others changed meanwhile stays changed.
+///
+/// # Errors
+/// `Conflict` when the status is another, or the image is gone.
+pub async fn change(
+    tx: &mut Tx,
+    id: &ImageId,
+    expected: Status,
+    change: impl FnOnce(&mut Image),
+) -> Result<Image> {
+    let found = find(tx, id).await?.filter(|image| image.status == expected);
+    let mut image = found.ok_or_else(|| Error::Conflict(format!("image {id}")))?;
+    change(&mut image);
+    image.updated_at = Timestamp::now();
+    update(tx, &image, expected).await?;
+    Ok(image)
+}
+
+/// Marks an image deleted, provided its status still is `expected`. Its row stays, so that the id
+/// is never given out again; its locations are doomed and swept.
+///
+/// # Errors
+/// `Conflict` when the status is another, or the image is gone.
+pub async fn delete(tx: &mut Tx, image: &Image, expected: Status, now: Timestamp) -> Result<()> {
+    let changed = tx
+        .run(
+            "UPDATE images SET status = ?, updated_at = ?, deleted_at = ? \
+             WHERE id = ? AND status = ? AND deleted_at IS NULL",
+            args![
+                Status::Deleted.name(),
+                now.0,
+                now.0,
+                image.id.as_str(),
+                expected.name()
+            ],
+        )
+        .await?;
+    if changed != 1 {
+        return Err(Error::Conflict(format!("image {}", image.id)));
+    }
+    for table in ["image_tags", "image_properties"] {
+        tx.run(
+            format!("DELETE FROM {table} WHERE image_id = ?"),
+            args![image.id.as_str()],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Ids of images with `status`, for sweeping.
+///
+/// # Errors
+/// When the database fails.
+pub async fn ids_with_status(tx: &mut Tx, status: Status) -> Result<Vec<ImageId>> {
+    tx.all(
+        "SELECT id FROM images WHERE status = ? AND deleted_at IS NULL",
+        args![status.name()],
+    )
+    .await?
+    .iter()
+    .map(|row| row.parse(TABLE, "id"))
+    .collect()
+}
+
+async fn insert_parts(tx: &mut Tx, image: &Image) -> Result<()> {
+    let id = image.id.as_str();
+    for tag in &image.tags {
+        tx.run(
+            "INSERT INTO image_tags (image_id, tag) VALUES (?, ?)",
+            args![id, tag.as_str()],
+        )
+        .await?;
+    }
+    for (name, value) in &image.properties {
+        tx.run(
+            "INSERT INTO image_properties (image_id, name, value) VALUES (?, ?, ?)",
+            args![id, name.as_str(), value.as_str()],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Turns rows into images, fetching the parts of all of them at once.
+pub(super) async fn load(tx: &mut Tx, rows: Vec<Row>) -> Result<Vec<Image>> {
+    let mut images = rows.iter().map(from_row).collect::<Result<Vec<_>>>()?;
+    if images.is_empty() {
+        return Ok(images);
+    }
+    let at: HashMap<String, usize> = images
+        .iter()
+        .enumerate()
+        .map(|(n, i)| (i.id.to_string(), n))
+        .collect();
+    let ids = || images_ids(&at);
+    let within = marks(at.len());
+
+    let sql =
+        format!("SELECT image_id, tag FROM image_tags WHERE image_id IN ({within}) ORDER BY tag");
+    for row in tx.all(sql, ids()).await? {
+        let n = at[&row.text("image_tags", "image_id")?];
+        images[n].tags.push(row.text("image_tags", "tag")?);
+    }
+    let sql =
+        format!("SELECT image_id, name, value FROM image_properties WHERE image_id IN ({within})");
+    for row in tx.all(sql, ids()).await? {
+        let n = at[&row.text("image_properties", "image_id")?];
+        let name = row.text("image_properties", "name")?;
+        images[n]
+            .properties
+            .insert(name, row.text("image_properties", "value")?);
+    }
+    for (image_id, location) in super::locations::active_of(tx, &within, ids()).await? {
+        images[at[&image_id]].locations.push(location);
+    }
+    Ok(images)
+}
+
+fn images_ids(at: &HashMap<String, usize>) -> Vec<Arg> {
+    at.keys().map(|id| id.as_str().into()).collect()
+}
+
+fn from_row(row: &Row) -> Result<Image> {
+    let hashes = match (
+        row.opt_text(TABLE, "checksum")?,
+        row.opt_text(TABLE, "hash_algo")?,
+        row.opt_text(TABLE, "hash_value")?,
+    ) {
+        (Some(checksum), Some(algo), Some(value)) => Some(Hashes {
+            checksum,
+            algo,
+            value,
+        }),
+        (None, None, None) => None,
+        _ => return Err(row.corrupt(TABLE, "checksum")),
+    };
+    Ok(Image {
+        id: row
+            .parse(TABLE, "id")
+            .map_err(|_| row.corrupt(TABLE, "id"))?,
+        name: row.opt_text(TABLE, "name")?,
+        status: row.parse(TABLE, "status")?,
+        visibility: row.parse(TABLE, "visibility")?,
+        protected: row.int(TABLE, "protected")? != 0,
+        hidden: row.int(TABLE, "hidden")? != 0,
+        owner: row.opt_text(TABLE, "owner")?,
+        container_format: row.opt_text(TABLE, "container_format")?,
+        disk_format: row.opt_text(TABLE, "disk_format")?,
+        min_ram: row.int(TABLE, "min_ram")?,
+        min_disk: row.int(TABLE, "min_disk")?,
+        size: row.opt_size(TABLE, "size")?,
+        virtual_size: row.opt_size(TABLE, "virtual_size")?,
+        hashes,
+        tags: Vec::new(),
+        properties: std::collections::BTreeMap::new(),
+        locations: Vec::new(),
+        created_at: Timestamp(row.int(TABLE, "created_at")?),
+        updated_at: Timestamp(row.int(TABLE, "updated_at")?),
+    })
+}
+
+fn name_conflict(error: Error, id: &ImageId) -> Error {
+    match error {
+        Error::Conflict(_) => Error::Conflict(format!("image {id}")),
+        other => other,
+    }
+}

@@ -1,0 +1,63 @@
+//! The catalog: what is known of images, in SQL. Plain functions over a transaction, one small
+//! module an entity; `conn` is the only file that knows which database it is.
+
+mod conn;
+pub mod images;
+pub mod jobs;
+mod list;
+pub mod locations;
+pub mod query;
+pub mod staged;
+pub mod tasks;
+
+pub use conn::{Catalog, Tx};
+pub use query::{
+    Column, Direction, Filter, ListQuery, NumberColumn, Op, SortKey, TimeColumn, Viewer,
+    VisibilityFilter,
+};
+
+/// Why the catalog could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else changed the row first, or the id is taken.
+    #[error("{0} was changed by someone else meanwhile")]
+    Conflict(String),
+    /// The database is away or overloaded: try again later.
+    #[error("the catalog cannot be reached")]
+    Unavailable(#[source] sqlx::Error),
+    /// A row holds what cannot be.
+    #[error("{table}.{column} of {id} holds what it never should")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row.
+        id: String,
+    },
+    /// The migrations could not be applied.
+    #[error("the catalog's schema cannot be brought up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// Any other failure of the database.
+    #[error("the catalog failed")]
+    Sql(#[source] sqlx::Error),
+}
+
+/// A result with the catalog's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => {
+                Self::Unavailable(error)
+            }
+            sqlx::Error::Database(e) if e.is_unique_violation() => Self::Conflict("the row".into()),
+            // SQLITE_BUSY and SQLITE_LOCKED, after the busy timeout has run out.
+            sqlx::Error::Database(e) if matches!(e.code().as_deref(), Some("5" | "6" | "517")) => {
+                Self::Unavailable(error)
+            }
+            _ => Self::Sql(error),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Image files named on the command line.
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use formats::inspect::Inspection;
+use formats::{FileSource, Limits, Source};
+use rustix::fs::OFlags;
+
+/// Opens the file at `path` for reading.
+pub(super) fn open(path: &Path) -> anyhow::Result<FileSource> {
+    // A pipe nobody writes to would hold up a plain open for ever, before its type is looked at.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    FileSource::new(file).with_context(|| path.display().to_string())
+}
+
+/// What the image in `source` is and whether it is safe: the one judgement, the service's too.
+pub(super) fn judge(source: &Arc<dyn Source>, limits: &Limits) -> formats::Result<Inspection> {
+    formats::container::describe(source, limits)
+}

@@ -1,0 +1,113 @@
+//! Progress of a copy, on standard error.
+
+use std::io::{self, IsTerminal};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use formats::copy::Progress;
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output;
+
+/// How to show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Show {
+    /// Not at all.
+    Nothing,
+    /// A bar that redraws itself.
+    Bar,
+    /// A line now and then, for logs.
+    Lines,
+}
+
+impl Show {
+    /// A terminal always gets a bar; anything else gets lines, but only when `asked`.
+    pub(super) fn on_stderr(asked: bool) -> Self {
+        match (io::stderr().is_terminal(), asked) {
+            (true, _) => Self::Bar,
+            (false, true) => Self::Lines,
+            (false, false) => Self::Nothing,
+        }
+    }
+}
+
+/// Does `work`, showing `progress` meanwhile.
+pub(super) fn shown<T>(progress: &Progress, show: Show, work: impl FnOnce() -> T) -> T {
+    let (working, done) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        match show {
+            Show::Nothing => {}
+            Show::Bar => _ = scope.spawn(|| bar(progress, done)),
+            Show::Lines => _ = scope.spawn(|| lines(progress, done)),
+        }
+        // Dropped with the closure, also when `work` panics: the other side then ends.
+        let _working = working;
+        work()
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a receiver is not Sync")]
+fn bar(progress: &Progress, done: Receiver<()>) {
+    let style = "{percent:>3}% [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}";
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    while done.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+        bar.set_length(progress.total());
+        bar.set_position(progress.done());
+    }
+    bar.finish_and_clear();
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a receiver is not Sync")]
+fn lines(progress: &Progress, done: Receiver<()>) {
+    let start = Instant::now();
+    loop {
+        let ended = done.recv_timeout(Duration::from_secs(1)) != Err(RecvTimeoutError::Timeout);
+        output::talk(line(progress.done(), progress.total(), start.elapsed()));
+        if ended {
+            return;
+        }
+    }
+}
+
+/// Progress in words.
+fn line(done: u64, total: u64, elapsed: Duration) -> String {
+    let percent = u128::from(done) * 100 / u128::from(total.max(1));
+    let rate = rate(done, elapsed);
+    let left = Duration::from_secs((total - done.min(total)) / rate.max(1));
+    let text = format!(
+        "{percent}%, {} of {}, {}/s",
+        HumanBytes(done),
+        HumanBytes(total),
+        HumanBytes(rate)
+    );
+    if done < total {
+        format!("{text}, ETA {}", HumanDuration(left))
+    } else {
+        text
+    }
+}
+
+/// Bytes a second.
+pub(super) fn rate(bytes: u64, elapsed: Duration) -> u64 {
+    let rate = u128::from(bytes) * 1000 / elapsed.as_millis().max(1);
+    u64::try_from(rate).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_tell_share_rate_and_time_left() {
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            line(1 << 20, 4 << 20, second),
+            "25%, 1.00 MiB of 4.00 MiB, 1.00 MiB/s, ETA 3 seconds"
+        );
+        assert_eq!(line(0, 0, Duration::ZERO), "0%, 0 B of 0 B, 0 B/s");
+    }
+}

@@ -1,0 +1,314 @@
+//! Configuration: a TOML file, then flags. Validated whole at start, all faults reported at once.
+
+mod stores;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use formats::{CreateOptions, Format};
+use serde::Deserialize;
+
+pub use stores::{StoreConfig, StoreKind};
+
+use crate::domain::HashAlgo;
+
+/// Everything the service can be told.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the catalog, the staging area and the default store lie.
+    pub data_dir: PathBuf,
+    /// The HTTP side.
+    pub api: Api,
+    /// Who may do what.
+    pub auth: Auth,
+    /// Bounds for clients.
+    pub quota: Quota,
+    /// What images may claim to be.
+    pub formats: Formats,
+    /// What happens on import.
+    pub import: Import,
+    /// Where image data is kept. The first one without `read_only` is the default unless one
+    /// says `default = true`.
+    pub stores: Vec<StoreConfig>,
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// The URL clients reach us by, where it is not the one they asked for.
+    pub public_endpoint: Option<String>,
+    /// Images a page holds when the client does not say.
+    pub limit_default: u32,
+    /// Images a page holds at most.
+    pub limit_max: u32,
+    /// Bytes of a JSON body at most.
+    pub max_json: usize,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9292)),
+            public_endpoint: None,
+            limit_default: 25,
+            limit_max: 1000,
+            max_json: 1 << 20,
+        }
+    }
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// How callers are known.
+    pub mode: AuthMode,
+    /// The project that owns what is created without authentication.
+    pub project: String,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            mode: AuthMode::None,
+            project: "admin".into(),
+        }
+    }
+}
+
+/// `[auth] mode`
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// Everyone who reaches the port is an administrator; loopback only.
+    None,
+}
+
+/// `[quota]`; negative means unlimited.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quota {
+    /// Custom properties of an image, `os_glance_*` not counted.
+    pub properties: i64,
+    /// Tags of an image.
+    pub tags: i64,
+    /// Bytes of one image.
+    pub image_size_cap: u64,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self {
+            properties: 128,
+            tags: 128,
+            image_size_cap: 1 << 40,
+        }
+    }
+}
+
+/// `[formats]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Formats {
+    /// The disk formats images may claim.
+    pub disk_formats: Vec<String>,
+    /// The container formats images may claim.
+    pub container_formats: Vec<String>,
+    /// Whether data must match the claimed disk format. What is unsafe is refused all the same.
+    pub require_match: bool,
+    /// Bytes of the largest virtual disk accepted.
+    pub max_virtual_size: u64,
+}
+
+impl Default for Formats {
+    fn default() -> Self {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect();
+        Self {
+            disk_formats: words("ami ari aki vhd vhdx vmdk raw qcow2 vdi iso ploop"),
+            container_formats: words("ami ari aki bare ovf ova docker compressed"),
+            require_match: true,
+            max_virtual_size: formats::Limits::default().max_virtual_size,
+        }
+    }
+}
+
+/// `[import]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Import {
+    /// The import methods offered.
+    pub methods: Vec<String>,
+    /// The disk format imports are converted to; absent: stored as they come.
+    pub output_format: Option<String>,
+    /// Options of that format, as `glint convert -o` takes them.
+    pub output_options: std::collections::BTreeMap<String, String>,
+    /// Whether the output is compressed, as by `glint convert -c`.
+    pub compress: bool,
+    /// Imports worked on at once; 0: one a core.
+    pub workers: usize,
+    /// Bytes of address space a conversion may use.
+    pub worker_memory: u64,
+    /// The program that converts; ourselves where absent.
+    pub worker_program: Option<PathBuf>,
+    /// Hash computed beside MD5: sha1, sha256, sha384 or sha512.
+    pub hash: String,
+    /// Hours an ended task is remembered.
+    pub task_hours: i64,
+}
+
+impl Default for Import {
+    fn default() -> Self {
+        Self {
+            methods: vec!["glance-direct".into()],
+            output_format: None,
+            output_options: std::collections::BTreeMap::new(),
+            compress: false,
+            workers: 0,
+            worker_memory: 2 << 30,
+            worker_program: None,
+            hash: HashAlgo::default().name().into(),
+            task_hours: 48,
+        }
+    }
+}
+
+impl Import {
+    /// The configured hash.
+    #[must_use]
+    pub fn hash_algo(&self) -> HashAlgo {
+        self.hash.parse().unwrap_or_default()
+    }
+
+    /// The format imports are converted to.
+    #[must_use]
+    pub fn target(&self) -> Option<Format> {
+        self.output_format
+            .as_deref()
+            .and_then(|name| name.parse().ok())
+    }
+
+    /// The options of the conversion, as pairs.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(String, String)> {
+        self.output_options
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    }
+}
+
+/// Everything that is wrong with a configuration, one sentence a line.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Faults(pub Vec<String>);
+
+impl Config {
+    /// The embedded default: SQLite and a file store below `data_dir`, loopback only.
+    #[must_use]
+    pub fn embedded(data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
+            ..Self::default()
+        }
+        .with_default_store()
+    }
+
+    /// Reads a configuration file. `data_dir` applies unless the file names its own.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not valid TOML.
+    pub fn load(path: &Path, data_dir: PathBuf) -> Result<Self, Faults> {
+        let fault = |e: String| Faults(vec![format!("{}: {e}", path.display())]);
+        let text = std::fs::read_to_string(path).map_err(|e| fault(e.to_string()))?;
+        let mut config: Self = toml::from_str(&text).map_err(|e| fault(e.to_string()))?;
+        if config.data_dir.as_os_str().is_empty() {
+            config.data_dir = data_dir;
+        }
+        Ok(config.with_default_store())
+    }
+
+    fn with_default_store(mut self) -> Self {
+        if self.stores.is_empty() {
+            self.stores
+                .push(StoreConfig::file("file", self.data_dir.join("images")));
+        }
+        if !self.stores.iter().any(|s| s.is_default)
+            && let Some(first) = self.stores.iter_mut().find(|s| !s.read_only)
+        {
+            first.is_default = true;
+        }
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn validate(&self) -> Result<(), Faults> {
+        let mut faults = Vec::new();
+        if self.auth.mode == AuthMode::None && !self.api.listen.ip().is_loopback() {
+            faults.push(format!(
+                "api.listen is {}, but without authentication only loopback addresses are served",
+                self.api.listen
+            ));
+        }
+        if self.import.hash.parse::<HashAlgo>().is_err() {
+            faults.push(format!(
+                "import.hash is {:?}, allowed sha1, sha256, sha384, sha512",
+                self.import.hash
+            ));
+        }
+        if let Some(name) = &self.import.output_format {
+            let options = name
+                .parse()
+                .and_then(|f| CreateOptions::parse(f, &self.import.pairs(), self.import.compress));
+            if let Err(e) = options {
+                faults.push(format!("import.output_format: {e}"));
+            }
+        }
+        for method in &self.import.methods {
+            if method != "glance-direct" {
+                faults.push(format!(
+                    "import.methods: {method:?} is not offered (glance-direct is)"
+                ));
+            }
+        }
+        if self.api.limit_max == 0 {
+            faults.push("api.limit_max is 0, allowed 1 and above".into());
+        }
+        stores::validate(&self.stores, &mut faults);
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Faults(faults))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_default_is_valid() {
+        let config = Config::embedded("/tmp/x".into());
+        config.validate().unwrap();
+        assert_eq!(config.stores.len(), 1);
+        assert!(config.stores[0].is_default);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let mut config = Config::embedded("/tmp/x".into());
+        config.api.listen = "0.0.0.0:9292".parse().unwrap();
+        config.import.hash = "crc32".into();
+        config.import.output_format = Some("floppy".into());
+        config.stores.push(config.stores[0].clone());
+        let faults = config.validate().unwrap_err().0;
+        assert!(faults.len() >= 4, "{faults:?}");
+    }
+}

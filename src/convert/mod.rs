@@ -1,0 +1,41 @@
+//! Conversion: what becomes what ([`decide`]), the one engine that does it ([`run`]), and the
+//! worker process the service runs it in ([`supervise`], [`worker`]).
+
+mod decide;
+mod proto;
+mod run;
+mod supervise;
+mod worker;
+
+pub use decide::{Plan, decide};
+pub use proto::{Line, Request};
+pub use run::{Opened, Selector, open};
+pub use supervise::supervise;
+pub use worker::worker;
+
+/// Why a conversion failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The image is at fault; the sentence is for its owner.
+    #[error("{0}")]
+    Image(String),
+    /// We are.
+    #[error("{0}")]
+    Ours(String),
+}
+
+impl From<formats::Error> for Error {
+    fn from(error: formats::Error) -> Self {
+        use std::error::Error as _;
+
+        use formats::ErrorKind as K;
+        let text = match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        match error.kind() {
+            K::Malformed | K::Unsupported | K::Refused | K::Limit => Self::Image(text),
+            _ => Self::Ours(text),
+        }
+    }
+}

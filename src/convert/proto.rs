@@ -1,0 +1,49 @@
+//! What service and worker say to each other. The worker's standard input is the source file, its
+//! standard output the file to write, its standard error carries [`Line`]s. It is handed no names.
+
+use serde::{Deserialize, Serialize};
+
+/// What to do, as the worker's one argument.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Format to read; `None` for an archive.
+    pub input: Option<String>,
+    /// Member of the archive to read.
+    pub disk: Option<String>,
+    /// Format to write.
+    pub output: String,
+    /// Its options.
+    pub options: Vec<(String, String)>,
+    /// Whether it is compressed.
+    pub compress: bool,
+    /// Bytes of address space allowed.
+    pub memory: u64,
+    /// Bytes of the largest virtual disk accepted.
+    pub max_virtual_size: u64,
+    /// Bytes a decompressed wrapper may have.
+    pub max_inflated: u64,
+    /// Bytes the output may have.
+    pub max_output: u64,
+}
+
+/// A line of the worker's.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    /// How far it is, in guest bytes.
+    Progress {
+        /// Gone through.
+        done: u64,
+        /// To go through.
+        total: u64,
+    },
+    /// It is done, and durable.
+    Done {
+        /// Bytes the guest sees.
+        virtual_size: u64,
+    },
+    /// The image is at fault.
+    Image(String),
+    /// We are.
+    Ours(String),
+}

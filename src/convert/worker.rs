@@ -1,0 +1,129 @@
+//! The worker process: one conversion, with bounded memory, from the file that is its standard
+//! input to the file that is its standard output.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use formats::copy::{CopyOptions, Progress, copy};
+use formats::{CreateOptions, FileSink, FileSource, Limits, OpenOptions, Sink, Source, container};
+use rustix::process::{Resource, Rlimit, Signal};
+
+use super::{Error, Line, Request, Selector, open};
+
+/// How often it says how far it is.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Does what `request` (JSON) says. Tells the outcome as the last line of standard error; answers
+/// the exit code.
+#[must_use]
+pub fn worker(request: &str) -> u8 {
+    let (line, code) = match work(request) {
+        Ok(virtual_size) => (Line::Done { virtual_size }, 0),
+        Err(Error::Image(reason)) => (Line::Image(reason), 1),
+        Err(Error::Ours(reason)) => (Line::Ours(reason), 2),
+    };
+    say(&line);
+    code
+}
+
+fn say(line: &Line) {
+    if let Ok(text) = serde_json::to_string(line) {
+        // When nobody listens any more we are about to be killed anyway.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+fn ours(doing: &str, error: impl std::fmt::Display) -> Error {
+    Error::Ours(format!("{doing}: {error}"))
+}
+
+/// Takes bounds upon ourselves before a byte of the image is looked at.
+fn confine(request: &Request) -> Result<(), Error> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|e| ours("tying our life to the service's", e))?;
+    for (resource, bound) in [
+        (Resource::As, request.memory),
+        (
+            Resource::Fsize,
+            request.max_output.max(request.max_inflated),
+        ),
+        (Resource::Core, 0),
+        (Resource::Nofile, 64),
+    ] {
+        let limit = Rlimit {
+            current: Some(bound),
+            maximum: Some(bound),
+        };
+        rustix::process::setrlimit(resource, limit).map_err(|e| ours("setting limits", e))?;
+    }
+    Ok(())
+}
+
+fn work(request: &str) -> Result<u64, Error> {
+    let request: Request =
+        serde_json::from_str(request).map_err(|e| ours("reading the request", e))?;
+    confine(&request)?;
+    let file = |fd: io::Result<std::os::fd::OwnedFd>| {
+        fd.map(File::from)
+            .map_err(|e| ours("taking over the files", e))
+    };
+    let input = file(io::stdin().as_fd().try_clone_to_owned())?;
+    let output = file(io::stdout().as_fd().try_clone_to_owned())?;
+
+    let limits = Limits {
+        max_virtual_size: request.max_virtual_size,
+        max_inflated: request.max_inflated,
+        ..Limits::default()
+    };
+    let source: Arc<dyn Source> = Arc::new(FileSource::new(input)?);
+    let found = container::describe(&source, &limits)?;
+    if let Some(finding) = found.unsafe_finding() {
+        return Err(Error::Image(finding.message.clone()));
+    }
+    let selector = request.disk.map_or(Selector::Only, Selector::Named);
+    if let Some(claimed) = &request.input
+        && claimed != found.format.name()
+    {
+        return Err(Error::Image(format!(
+            "it is {} and not {claimed}",
+            found.format
+        )));
+    }
+    let options = OpenOptions {
+        limits,
+        ..OpenOptions::default()
+    };
+    let opened = open(source, &found, &selector, &options, &tempfile::tempfile)?;
+    let format = request.output.parse()?;
+    let create = CreateOptions::parse(format, &request.options, request.compress)?;
+    let virtual_size = opened.disk.virtual_size();
+    let target = formats::create(&create, virtual_size)?;
+    let sink = FileSink::new(output);
+    let progress = Progress::default();
+    std::thread::scope(|scope| {
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+        let progress = &progress;
+        scope.spawn(move || {
+            while stopped.recv_timeout(EVERY).is_err_and(|e| e.is_timeout()) {
+                say(&Line::Progress {
+                    done: progress.done(),
+                    total: progress.total(),
+                });
+            }
+        });
+        let copied = copy(
+            opened.disk.as_ref(),
+            target,
+            &sink,
+            &CopyOptions::default(),
+            progress,
+        );
+        drop(stop);
+        copied
+    })?;
+    sink.sync()?;
+    Ok(virtual_size)
+}

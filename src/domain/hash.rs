@@ -1,0 +1,64 @@
+//! Digests of stored bytes.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The configured hash of `os_hash_algo`. MD5 is always computed beside it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HashAlgo {
+    /// SHA-1.
+    Sha1,
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512, the default.
+    #[default]
+    Sha512,
+}
+
+impl HashAlgo {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+        }
+    }
+}
+
+impl fmt::Display for HashAlgo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for HashAlgo {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "sha1" => Ok(Self::Sha1),
+            "sha256" => Ok(Self::Sha256),
+            "sha384" => Ok(Self::Sha384),
+            "sha512" => Ok(Self::Sha512),
+            _ => Err(format!(
+                "{name:?} is no hash known here (sha1, sha256, sha384, sha512)"
+            )),
+        }
+    }
+}
+
+/// The digests of an image's stored bytes, in lower-case hexadecimal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hashes {
+    /// MD5.
+    pub checksum: String,
+    /// Which hash `value` is.
+    pub algo: String,
+    /// The configured hash.
+    pub value: String,
+}

@@ -1,0 +1,16 @@
+//! What an image *is*: its status and the way it may change, its visibility, its facts. No SQL,
+//! no HTTP, no I/O; everyone may use it.
+
+pub mod hash;
+pub mod image;
+pub mod location;
+pub mod status;
+pub mod task;
+pub mod timestamp;
+
+pub use hash::{HashAlgo, Hashes};
+pub use image::{Image, ImageId, Visibility};
+pub use location::{Location, LocationState};
+pub use status::{Event, Illegal, Status};
+pub use task::{Task, TaskStatus};
+pub use timestamp::Timestamp;

@@ -1,0 +1,61 @@
+//! Keeping a lease alive while bytes are on their way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::catalog::{self, locations, staged};
+use crate::domain::{ImageId, Timestamp};
+use crate::service::Service;
+
+/// Seconds until intent whose owner has died may be swept.
+pub const LEASE_SECONDS: i64 = 60;
+
+/// What is being kept.
+#[derive(Clone, Debug)]
+pub(crate) enum Kept {
+    /// A pending location.
+    Location(String),
+    /// An incomplete staging.
+    Staged(ImageId),
+}
+
+/// Renews a lease until dropped.
+pub(crate) struct Lease(JoinHandle<()>);
+
+impl Lease {
+    pub(crate) fn until() -> Timestamp {
+        Timestamp::now().plus_seconds(LEASE_SECONDS)
+    }
+
+    pub(crate) fn keep(svc: &Arc<Service>, kept: Kept) -> Self {
+        let svc = svc.clone();
+        Self(tokio::spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_secs(LEASE_SECONDS as u64 / 4));
+            tick.tick().await;
+            loop {
+                tick.tick().await;
+                // A renewal that fails is told by the commit of the fact: the row is gone then.
+                if let Err(e) = renew(&svc, &kept).await {
+                    tracing::warn!(error = %e, "a lease could not be renewed");
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn renew(svc: &Service, kept: &Kept) -> catalog::Result<()> {
+    let mut tx = svc.catalog.write().await?;
+    match kept {
+        Kept::Location(id) => locations::renew(&mut tx, id, Lease::until()).await?,
+        Kept::Staged(image) => staged::renew(&mut tx, image, Lease::until()).await?,
+    }
+    tx.commit().await
+}

@@ -1,0 +1,73 @@
+//! The staging area: private bytes before an import. Not a store: nothing here is ever served.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::domain::ImageId;
+use crate::stores::sync_dir;
+
+/// A folder of staged files, named for their images.
+#[derive(Clone, Debug)]
+pub struct Staging(PathBuf);
+
+impl Staging {
+    /// Opens the folder, making it where it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        Ok(Self(folder.to_owned()))
+    }
+
+    /// Where the staged bytes of an image lie.
+    #[must_use]
+    pub fn path(&self, image: &ImageId) -> PathBuf {
+        self.0.join(image.as_str())
+    }
+
+    /// Where a conversion of an image's staged bytes is written, by the job with this fencing
+    /// number: a worker that lost its lease cannot write into the file of the next.
+    #[must_use]
+    pub fn output(&self, image: &ImageId, fence: i64) -> PathBuf {
+        self.0.join(format!("{image}.{fence}.out"))
+    }
+
+    /// A file without a name: gone when it is closed.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn scratch(&self) -> io::Result<fs::File> {
+        tempfile::tempfile_in(&self.0)
+    }
+
+    /// Removes a file; what is not there is removed.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub fn remove(path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes everything that `keep` does not name: for the one process that owns the folder,
+    /// when it starts.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub fn sweep(&self, keep: &[ImageId]) -> io::Result<usize> {
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.0)? {
+            let name = entry?.file_name();
+            if !keep.iter().any(|id| name == *id.as_str()) {
+                Self::remove(&self.0.join(name))?;
+                removed += 1;
+            }
+        }
+        sync_dir(&self.0)?;
+        Ok(removed)
+    }
+}

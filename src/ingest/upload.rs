@@ -1,0 +1,320 @@
+//! `PUT /file` and `PUT /stage`.
+
+use std::sync::Arc;
+
+use formats::Source;
+use formats::container::Context;
+use formats::inspect::{Inspection, Stream};
+
+use super::intake::{self, Expect};
+use super::lease::{Kept, Lease};
+use super::{Body, Error, verdict};
+use crate::catalog::staged::{self, Staged};
+use crate::catalog::{self, Tx, images, locations};
+use crate::domain::{Event, Hashes, Image, ImageId, Location, Status, Timestamp};
+use crate::service::Service;
+use crate::stores::{BlobWriter, FileWriter};
+
+/// Takes an image's data in, judges it and publishes it in `store`: one pass over the bytes.
+///
+/// # Errors
+/// Any of [`Error`]; the image is queued again then and nothing is left in the store.
+pub async fn upload(
+    svc: &Arc<Service>,
+    image: &ImageId,
+    body: Body,
+    announced: Option<u64>,
+    store: &str,
+) -> Result<(), Error> {
+    let target = svc
+        .stores
+        .get(store)
+        .filter(|s| !s.config.read_only)
+        .ok_or_else(|| Error::UnknownStore(store.to_owned()))?
+        .clone();
+
+    let location = svc.new_location(image, &target);
+    let mut tx = svc.catalog.write().await?;
+    let image = begin(&mut tx, image, Event::UploadStarted).await?;
+    let now = Timestamp::now();
+    locations::insert_pending(&mut tx, &image.id, &location, Lease::until(), now).await?;
+    tx.commit().await?;
+
+    let lease = Lease::keep(svc, Kept::Location(location.id.clone()));
+    // The upload goes on by itself, so that a client that hangs up cannot leave it half undone.
+    let next = image.status.apply(Event::UploadDone)?;
+    let work = Upload {
+        svc: svc.clone(),
+        disk: image.disk_format.clone().unwrap_or_default(),
+        container: image.container_format.clone().unwrap_or_default(),
+        image,
+        next,
+        location,
+        announced,
+    };
+    let done = tokio::spawn(async move {
+        let result = match target.blobs.begin(&work.location.url).await {
+            Ok(writer) => work.run(body, writer).await,
+            Err(e) => Err(e.into()),
+        };
+        drop(lease);
+        match result {
+            Ok(()) => Ok(()),
+            // Whatever went wrong: when the image is no longer there, that is why.
+            Err(_) if work.undo().await == PutBack::Gone => Err(Error::Gone),
+            Err(e) => Err(e),
+        }
+    });
+    done.await.map_err(|e| Error::Internal(e.to_string()))?
+}
+
+struct Upload {
+    svc: Arc<Service>,
+    /// The image as it is while its bytes come in.
+    image: Image,
+    /// Its status once they have.
+    next: Status,
+    location: Location,
+    disk: String,
+    container: String,
+    announced: Option<u64>,
+}
+
+/// What came in, judged.
+struct Data {
+    size: u64,
+    virtual_size: Option<u64>,
+    hashes: Hashes,
+}
+
+impl Upload {
+    async fn run(&self, body: Body, mut writer: Box<dyn BlobWriter>) -> Result<(), Error> {
+        let taken = self.take(body, writer.as_mut()).await;
+        let data = match taken {
+            Ok(data) => data,
+            Err(e) => {
+                if let Err(abort) = writer.abort().await {
+                    tracing::warn!(image.id = %self.image.id, error = %abort, "an upload could not be taken back: the sweep will");
+                }
+                return Err(e);
+            }
+        };
+        writer.commit().await?;
+        let mut tx = self.svc.catalog.write().await?;
+        locations::activate(&mut tx, &self.location.id)
+            .await
+            .map_err(gone)?;
+        images::change(&mut tx, &self.image.id, self.image.status, |image| {
+            image.status = self.next;
+            image.size = Some(data.size);
+            image.virtual_size = data.virtual_size;
+            image.hashes = Some(data.hashes);
+        })
+        .await
+        .map_err(gone)?;
+        tx.commit().await?;
+        tracing::info!(
+            image.id = %self.image.id, store.id = self.location.store, size_bytes = data.size,
+            "image {} is active", self.image.id
+        );
+        Ok(())
+    }
+
+    /// Receives and judges.
+    async fn take(&self, body: Body, writer: &mut dyn BlobWriter) -> Result<Data, Error> {
+        let rules = &self.svc.config.formats;
+        let early = |stream: &Stream| verdict::early(stream, &self.disk, &self.container, rules);
+        let expect = Expect {
+            announced: self.announced,
+            cap: self.svc.config.quota.image_size_cap,
+            algo: self.svc.config.import.hash_algo(),
+            early: &early,
+        };
+        let received = intake::receive(body, writer, &expect).await?;
+        let (mut inspection, staged) =
+            intake::judge(received.inspectors, writer, self.svc.limits()).await?;
+        // What is in an archive can only be told from the whole of it.
+        if self.container != "bare"
+            && let Some(source) = staged
+        {
+            inspection = describe(&self.svc, source).await?;
+        }
+        let virtual_size = verdict::judge(
+            &inspection,
+            &self.disk,
+            &self.container,
+            &self.svc.config.formats,
+        )
+        .map_err(|reason| Error::Refused { reason })?;
+        Ok(Data {
+            size: received.size,
+            virtual_size,
+            hashes: received.hashes,
+        })
+    }
+
+    /// Back to queued, with nothing left behind.
+    async fn undo(&self) -> PutBack {
+        let put_back = self.try_undo().await.unwrap_or_else(|e| {
+            tracing::error!(image.id = %self.image.id, error = %e, "a failed upload could not be undone: the sweep will");
+            PutBack::Queued
+        });
+        super::sweep_doomed(&self.svc).await;
+        put_back
+    }
+
+    async fn try_undo(&self) -> Result<PutBack, Error> {
+        let mut tx = self.svc.catalog.write().await?;
+        locations::doom(&mut tx, &self.location.id).await?;
+        let put_back = back_to_queued(&mut tx, &self.image, Event::UploadFailed).await?;
+        tx.commit().await?;
+        Ok(put_back)
+    }
+}
+
+/// What became of a failed image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PutBack {
+    /// It waits for data again.
+    Queued,
+    /// It was deleted meanwhile.
+    Gone,
+}
+
+/// Takes an image's data into staging, to be imported later.
+///
+/// # Errors
+/// Any of [`Error`]; the image is queued again then and nothing is left in staging.
+pub async fn stage(
+    svc: &Arc<Service>,
+    image: &ImageId,
+    body: Body,
+    announced: Option<u64>,
+) -> Result<(), Error> {
+    let mut tx = svc.catalog.write().await?;
+    let image = begin(&mut tx, image, Event::StageStarted).await?;
+    staged::insert(&mut tx, &image.id, Lease::until()).await?;
+    tx.commit().await?;
+
+    let lease = Lease::keep(svc, Kept::Staged(image.id.clone()));
+    let svc = svc.clone();
+    let done = tokio::spawn(async move {
+        let result = stage_body(&svc, &image, body, announced).await;
+        drop(lease);
+        let Err(failed) = result else { return Ok(()) };
+        match unstage(&svc, &image).await {
+            Ok(PutBack::Gone) => return Err(Error::Gone),
+            Ok(PutBack::Queued) => {}
+            Err(e) => {
+                tracing::error!(image.id = %image.id, error = %e, "a failed staging could not be undone: the sweep will");
+            }
+        }
+        Err(failed)
+    });
+    done.await.map_err(|e| Error::Internal(e.to_string()))?
+}
+
+async fn stage_body(
+    svc: &Arc<Service>,
+    image: &Image,
+    body: Body,
+    announced: Option<u64>,
+) -> Result<(), Error> {
+    let mut writer = Box::new(FileWriter::create(svc.staging.path(&image.id)).await?);
+    let early = |_: &Stream| None;
+    let expect = Expect {
+        announced,
+        cap: svc.config.quota.image_size_cap,
+        algo: svc.config.import.hash_algo(),
+        early: &early,
+    };
+    let received = match intake::receive(body, writer.as_mut(), &expect).await {
+        Ok(received) => received,
+        Err(e) => {
+            writer.abort().await?;
+            return Err(e);
+        }
+    };
+    writer.commit().await?;
+    let mut tx = svc.catalog.write().await?;
+    let staged = Staged {
+        size: received.size,
+        hashes: received.hashes,
+    };
+    staged::complete(&mut tx, &image.id, &staged)
+        .await
+        .map_err(gone)?;
+    let size = staged.size;
+    images::change(&mut tx, &image.id, image.status, |image| {
+        image.size = Some(size);
+    })
+    .await
+    .map_err(gone)?;
+    Ok(tx.commit().await?)
+}
+
+async fn unstage(svc: &Arc<Service>, image: &Image) -> Result<PutBack, Error> {
+    let path = svc.staging.path(&image.id);
+    tokio::task::spawn_blocking(move || super::Staging::remove(&path))
+        .await
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(|e| Error::Internal(e.to_string()))?;
+    let mut tx = svc.catalog.write().await?;
+    staged::delete(&mut tx, &image.id).await?;
+    let put_back = back_to_queued(&mut tx, image, Event::StageFailed).await?;
+    tx.commit().await?;
+    Ok(put_back)
+}
+
+/// Puts a failed image back where it began, unless it was deleted meanwhile.
+async fn back_to_queued(tx: &mut Tx, image: &Image, failed: Event) -> Result<PutBack, Error> {
+    let queued = image.status.apply(failed)?;
+    let put_back = images::change(tx, &image.id, image.status, |image| {
+        image.status = queued;
+        image.forget_data();
+    });
+    match put_back.await {
+        Ok(_) => Ok(PutBack::Queued),
+        Err(catalog::Error::Conflict(_)) => Ok(PutBack::Gone),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Moves the image on as it is now, not as it was looked up: what was changed since stays.
+pub(super) async fn begin(tx: &mut Tx, id: &ImageId, event: Event) -> Result<Image, Error> {
+    let image = images::find(tx, id).await?.ok_or(Error::Gone)?;
+    let next = image.status.apply(event)?;
+    if image.disk_format.is_none() || image.container_format.is_none() {
+        return Err(Error::FormatsUnset);
+    }
+    Ok(images::change(tx, id, image.status, |image| image.status = next).await?)
+}
+
+/// Judges a whole file, archives and all; what must be inflated for it goes to the staging area.
+pub(crate) async fn describe(
+    svc: &Arc<Service>,
+    source: Arc<dyn Source>,
+) -> Result<Inspection, Error> {
+    let svc = svc.clone();
+    tokio::task::spawn_blocking(move || {
+        let limits = svc.limits();
+        let scratch = || svc.staging.scratch();
+        let context = Context {
+            scratch: &scratch,
+            ..Context::new(&limits)
+        };
+        formats::container::describe_with(&source, &context)
+    })
+    .await
+    .map_err(|e| Error::Internal(e.to_string()))?
+    .map_err(Error::from)
+}
+
+/// A conflict at the end means that the image was deleted, or its lease swept, meanwhile.
+fn gone(error: catalog::Error) -> Error {
+    match error {
+        catalog::Error::Conflict(_) => Error::Gone,
+        other => other.into(),
+    }
+}

@@ -1,0 +1,169 @@
+//! What an image claims to be against what it is (`format-safety.md` 4.1, and 5 where stricter).
+
+use formats::Format;
+use formats::inspect::{Finding, Inspection, Severity, Stream};
+
+use crate::config::Formats;
+
+/// Disk formats that no inspector knows: their data must look like nothing else.
+const OPAQUE: &[&str] = &["ami", "ari", "aki", "ploop"];
+
+/// Judges data against the claims of its image; answers the virtual size to record.
+///
+/// # Errors
+/// A sentence for the client: why the data is refused.
+pub fn judge(
+    inspection: &Inspection,
+    disk_format: &str,
+    container_format: &str,
+    rules: &Formats,
+) -> Result<Option<u64>, String> {
+    // What is unsafe is refused whatever it claims to be.
+    if let Some(finding) = inspection.unsafe_finding() {
+        return Err(unsafe_content(inspection.format, finding));
+    }
+    match container_format {
+        "bare" => bare(inspection, disk_format, rules),
+        "ova" if inspection.format == Format::Ova => Ok(inspection.virtual_size),
+        "ova" if rules.require_match => Err(format!(
+            "Image container_format ova does not match stream data {}",
+            inspection.format
+        )),
+        // Other containers are stored as they are; what is in them was judged above.
+        _ => Ok(None),
+    }
+}
+
+fn bare(
+    inspection: &Inspection,
+    disk_format: &str,
+    rules: &Formats,
+) -> Result<Option<u64>, String> {
+    let found = inspection.format;
+    let virtual_size = match inspection.virtual_size {
+        Some(0) => None,
+        size => size,
+    };
+    if OPAQUE.contains(&disk_format) && found == Format::Raw {
+        return Ok(None);
+    }
+    // A partition table is the content of a raw disk, not a format of its own.
+    let is_partitioned = inspection.details.contains_key("partition_table");
+    if disk_format == found.name() || (disk_format == "gpt" && is_partitioned) {
+        return Ok(virtual_size);
+    }
+    if disk_format == "raw" {
+        // The guest of a raw disk sees the file itself, whatever lies in it.
+        return Ok(Some(inspection.file_size));
+    }
+    if rules.require_match {
+        return Err(format!(
+            "Image disk_format {disk_format} does not match stream data {found}"
+        ));
+    }
+    Ok(virtual_size)
+}
+
+/// Looks at what is known in the middle of an upload: a reason to end it at once.
+#[must_use]
+pub fn early(
+    stream: &Stream,
+    disk_format: &str,
+    container_format: &str,
+    rules: &Formats,
+) -> Option<String> {
+    let found = stream.known().flat_map(|facts| {
+        let format = facts.format;
+        facts.findings.iter().map(move |finding| (format, finding))
+    });
+    let is_final = |(format, finding): &(Format, &Finding)| {
+        // What a partition table is worth depends on what else is found.
+        finding.severity == Severity::Unsafe && *format != Format::Gpt
+    };
+    if let Some((format, finding)) = found.into_iter().find(is_final) {
+        return Some(unsafe_content(format, finding));
+    }
+    let claimed: Format = disk_format.parse().ok()?;
+    (container_format == "bare" && rules.require_match && stream.is_ruled_out(claimed)).then(|| {
+        format!(
+            "Image disk_format {disk_format} does not match stream data, which begins otherwise"
+        )
+    })
+}
+
+fn unsafe_content(format: Format, finding: &Finding) -> String {
+    format!(
+        "Image content is not safe: {} ({format}: {}, rule {})",
+        finding.message, finding.place, finding.rule
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use formats::Limits;
+    use formats::inspect::{Facts, judge as inspect};
+
+    use super::*;
+
+    fn found(format: Format) -> Inspection {
+        let facts = match format {
+            Format::Raw => vec![],
+            _ => vec![Facts {
+                virtual_size: Some(1 << 30),
+                ..Facts::new(format)
+            }],
+        };
+        inspect(facts, 1000, &Limits::default())
+    }
+
+    fn bare(format: Format, claim: &str) -> Result<Option<u64>, String> {
+        judge(&found(format), claim, "bare", &Formats::default())
+    }
+
+    #[test]
+    fn the_table_of_claims() {
+        assert_eq!(bare(Format::Qcow2, "qcow2"), Ok(Some(1 << 30)));
+        assert_eq!(bare(Format::Raw, "raw"), Ok(Some(1000)));
+        assert_eq!(bare(Format::Gpt, "raw"), Ok(Some(1000)));
+        assert_eq!(bare(Format::Raw, "ami"), Ok(None));
+        assert_eq!(bare(Format::Qcow2, "raw"), Ok(Some(1000)));
+        // 04-upload.http, "raw data declared qcow2".
+        assert_eq!(
+            bare(Format::Raw, "qcow2"),
+            Err("Image disk_format qcow2 does not match stream data raw".into())
+        );
+        assert!(bare(Format::Vmdk, "qcow2").is_err());
+        assert!(bare(Format::Qcow2, "ami").is_err());
+    }
+
+    #[test]
+    fn unsafe_data_is_refused_even_as_raw() {
+        let mut facts = Facts::new(Format::Qcow2);
+        facts.find(
+            "backing_file",
+            Severity::Unsafe,
+            "header, byte 8",
+            "names /etc/passwd",
+        );
+        let inspection = inspect(vec![facts], 1000, &Limits::default());
+        for (disk, container) in [("raw", "bare"), ("qcow2", "bare"), ("raw", "docker")] {
+            let reason = judge(&inspection, disk, container, &Formats::default()).unwrap_err();
+            assert!(
+                reason.contains("/etc/passwd") && reason.contains("backing_file"),
+                "{reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mismatch_may_be_allowed() {
+        let rules = Formats {
+            require_match: false,
+            ..Formats::default()
+        };
+        assert_eq!(
+            judge(&found(Format::Vmdk), "qcow2", "bare", &rules),
+            Ok(Some(1 << 30))
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! glint: an image service that ingests, checks, converts and serves disk images.
+
+pub mod api;
+pub mod auth;
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod convert;
+pub mod domain;
+pub mod ingest;
+pub mod jobs;
+pub mod server;
+pub mod service;
+pub mod stores;
