@@ -1,0 +1,189 @@
+//! A service on throwaway data, with the sample server's stores and people.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::{Router, http};
+use glint::api;
+use glint::auth::{Context, Identity, StaticTokens};
+use glint::config::{Config, StoreConfig};
+use glint::service::Service;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+pub(crate) const PROJECT_A: &str = "aaaaaaaaaaaa4aaa8aaaaaaaaaaaaaaa";
+pub(crate) const PROJECT_B: &str = "bbbbbbbbbbbb4bbb8bbbbbbbbbbbbbbb";
+
+/// Tokens of the people; an empty one is not sent.
+pub(crate) const MEMBER: &str = "token-of-a-member-of-a";
+pub(crate) const READER: &str = "token-of-a-reader-of-a";
+pub(crate) const STRANGER: &str = "token-of-a-member-of-b";
+pub(crate) const ADMIN: &str = "token-of-an-administrator";
+pub(crate) const NOBODY: &str = "";
+
+pub(crate) struct House {
+    pub(crate) svc: Arc<Service>,
+    pub(crate) router: Router,
+    _jobs: JoinSet<()>,
+    _dir: tempfile::TempDir,
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        Some(self.headers.get(name)?.to_str().unwrap())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+impl House {
+    pub(crate) async fn build() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::embedded(dir.path().to_owned());
+        config.stores = [
+            ("store1", "first file store"),
+            ("store2", "second file store"),
+            ("web", "read only http store"),
+        ]
+        .map(|(id, description)| StoreConfig {
+            description: Some(description.into()),
+            is_default: id == "store1",
+            read_only: id == "web",
+            ..StoreConfig::file(id, dir.path().join(id))
+        })
+        .into();
+        config.formats.disk_formats.push("gpt".into());
+        config.import.workers = 1;
+        let mut tokens = StaticTokens::default();
+        for (token, who) in [
+            (
+                MEMBER,
+                Context::with_roles("usera", PROJECT_A, &["member", "reader"]),
+            ),
+            (
+                READER,
+                Context::with_roles("readera", PROJECT_A, &["reader"]),
+            ),
+            (
+                STRANGER,
+                Context::with_roles("userb", PROJECT_B, &["member", "reader"]),
+            ),
+            (ADMIN, Context::administrator("admin", PROJECT_A)),
+        ] {
+            tokens.add(token, who);
+        }
+        let svc = Service::build(config).await.unwrap();
+        let router = api::router_for(&svc, Identity::Static(tokens));
+        let jobs = svc.start_background();
+        Self {
+            svc,
+            router,
+            _jobs: jobs,
+            _dir: dir,
+        }
+    }
+
+    /// Sends a request as `token`'s owner. A body goes with its length unless it is chunked.
+    pub(crate) async fn send(
+        &self,
+        token: &str,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> Reply {
+        let chunked = headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("transfer-encoding"));
+        let mut request = Request::builder().method(method).uri(target);
+        request = request.header("Host", "HOST");
+        if !token.is_empty() {
+            request = request.header("X-Auth-Token", token);
+        }
+        for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
+            request = request.header(*name, *value);
+        }
+        let body = match body {
+            Some(bytes) if chunked => {
+                let halves = bytes.len() / 2;
+                let parts = [
+                    Bytes::copy_from_slice(&bytes[..halves]),
+                    Bytes::copy_from_slice(&bytes[halves..]),
+                ];
+                Body::from_stream(futures_util::stream::iter(
+                    parts.map(Ok::<_, std::io::Error>),
+                ))
+            }
+            Some(bytes) => {
+                request = request.header("Content-Length", bytes.len());
+                Body::from(bytes)
+            }
+            None => Body::empty(),
+        };
+        let response = self
+            .router
+            .clone()
+            .oneshot(request.body(body).unwrap())
+            .await
+            .unwrap();
+        let (
+            http::response::Parts {
+                status, headers, ..
+            },
+            body,
+        ) = response.into_parts();
+        Reply {
+            status,
+            headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    pub(crate) async fn get(&self, token: &str, target: &str) -> Reply {
+        self.send(token, "GET", target, &[], None).await
+    }
+
+    /// Creates an image; answers its id.
+    pub(crate) async fn create(&self, token: &str, body: &Value) -> String {
+        let body = body.to_string().into_bytes();
+        let reply = self
+            .send(token, "POST", "/v2/images", &[], Some(body))
+            .await;
+        assert_eq!(reply.status, 201, "{}", reply.text());
+        reply.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn upload(&self, token: &str, id: &str, data: &[u8]) -> Reply {
+        let target = format!("/v2/images/{id}/file");
+        let octets = [("Content-Type", "application/octet-stream")];
+        self.send(token, "PUT", &target, &octets, Some(data.to_vec()))
+            .await
+    }
+
+    /// Waits until no import of the image is under way.
+    pub(crate) async fn settled(&self, id: &str) {
+        for _ in 0..2000 {
+            let image = self.get(ADMIN, &format!("/v2/images/{id}")).await.json();
+            if image["status"] != "importing" {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("the import of {id} did not end");
+    }
+}

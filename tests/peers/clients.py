@@ -1,0 +1,321 @@
+"""The clients people have, against a running `glint serve`: python-openstackclient and
+python-glanceclient, as commands, on loopback, with throwaway data.
+
+Usage: clients.py GLINT VENV
+"""
+
+import atexit
+import hashlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+GLINT, VENV = (Path(p).absolute() for p in sys.argv[1:3])
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
+MIB = 1 << 20
+
+
+class Server:
+    """One `glint serve` with data of its own."""
+
+    def __init__(self, room, config=""):
+        self.data = Path(tempfile.mkdtemp(prefix="data-", dir=room))
+        file = self.data.with_suffix(".toml")
+        file.write_text(config)
+        self.log = open(self.data.with_suffix(".log"), "w+")
+        self.process = subprocess.Popen(
+            [GLINT, "serve", "--listen", "127.0.0.1:0", "--data", self.data, "--config", file],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        # Whatever ends us ends it too.
+        atexit.register(self.stop)
+        self.url = self.wait_for_url()
+
+    def wait_for_url(self):
+        for _ in range(600):
+            if found := re.search(r"http://127\.0\.0\.1:\d+", self.said()):
+                return found[0]
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not start:\n{self.said()}")
+
+    def said(self):
+        return Path(self.log.name).read_text()
+
+    def files(self, folder):
+        """What lies in a folder of the data, by name and length."""
+        return sorted((p.name, p.stat().st_size) for p in (self.data / folder).rglob("*") if p.is_file())
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.log.close()
+
+
+def run(*args):
+    """Runs a command as at a terminal: both clients upload what they find in any other input."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("OS_")}
+    ours, theirs = pty.openpty()
+    try:
+        return subprocess.run([*map(str, args)], stdin=theirs, capture_output=True, text=True, timeout=120, env=clean)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+class Peers(unittest.TestCase):
+    CONFIG = ""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.room = tempfile.TemporaryDirectory(prefix="glint-peers-")
+        cls.addClassCleanup(cls.room.cleanup)
+        cls.server = Server(cls.room.name, cls.CONFIG)
+        cls.addClassCleanup(cls.server.stop)
+        cls.raw = cls.path("disk.raw")
+        # Two MiB that do not compress, a hole, an end that is no whole cluster.
+        cls.raw.write_bytes(hashlib.shake_128(b"glint").digest(2 * MIB) + bytes(3 * MIB) + b"end".ljust(512, b"."))
+        cls.qcow2 = cls.path("disk.qcow2")
+        cls.qemu_img("convert", "-c", "-f", "raw", "-O", "qcow2", cls.raw, cls.qcow2)
+
+    @classmethod
+    def path(cls, name):
+        return Path(cls.room.name) / name
+
+    @staticmethod
+    def qemu_img(*args):
+        subprocess.run(["qemu-img", *args], check=True)
+
+    def tearDown(self):
+        self.assertIsNone(self.server.process.poll(), f"the server died:\n{self.server.said()}")
+
+    # -- the two clients ------------------------------------------------------------------------
+
+    def openstack(self, *args, json_out=False, fails=False):
+        tail = ["-f", "json"] if json_out else []
+        done = run(VENV / "bin/openstack", "--os-auth-type", "none", "--os-endpoint", self.server.url,
+                   "image", *args, *tail)
+        return self.outcome(done, args, json_out, fails)
+
+    def glance(self, *args, fails=False):
+        done = run(VENV / "bin/glance", "--os-auth-token", "any", "--os-image-url", self.server.url, *args)
+        return self.outcome(done, args, False, fails)
+
+    def outcome(self, done, args, json_out, fails):
+        told = f"{' '.join(map(str, args))}\n{done.stdout}{done.stderr}\nserver:\n{self.server.said()[-3000:]}"
+        self.assertEqual(done.returncode != 0, fails, told)
+        if fails:
+            return done.stdout + done.stderr
+        return json.loads(done.stdout) if json_out else done.stdout
+
+    def show(self, image):
+        return self.openstack("show", image, json_out=True)
+
+    def wait_active(self, image):
+        for _ in range(60):
+            seen = self.show(image)
+            if seen["status"] not in ("importing", "uploading", "saving"):
+                break
+            time.sleep(0.5)
+        self.assertEqual(seen["status"], "active", f"{seen}\n{self.server.said()[-3000:]}")
+        return seen
+
+    def assert_same_bytes(self, a, b):
+        self.assertTrue(a.read_bytes() == b.read_bytes(), f"{a.name} and {b.name} differ")
+
+    def assert_nothing_stored(self, before):
+        self.assertEqual(self.server.files("images"), before)
+        self.assertEqual(self.server.files("staging"), [])
+
+
+class OpenStackClient(Peers):
+    def test_a_qcow2_from_upload_to_delete(self):
+        created = self.openstack(
+            "create", "--file", self.qcow2, "--disk-format", "qcow2", "--container-format", "bare",
+            "--public", "--tag", "first", "--property", "os_distro=debian", "debian", json_out=True)
+        image = created["id"]
+        seen = self.show(image)
+        self.assertEqual(seen["status"], "active")
+        self.assertEqual(seen["visibility"], "public")
+        self.assertEqual(seen["size"], self.qcow2.stat().st_size)
+        self.assertEqual(seen["virtual_size"], self.raw.stat().st_size)
+        self.assertEqual(seen["checksum"], hashlib.md5(self.qcow2.read_bytes()).hexdigest())
+        self.assertEqual(seen["properties"]["os_hash_value"], hashlib.sha512(self.qcow2.read_bytes()).hexdigest())
+        self.assertEqual(seen["properties"]["os_distro"], "debian")
+        self.assertEqual(seen["tags"], ["first"])
+
+        listed = self.openstack("list", "--public", "--property", "os_distro=debian", json_out=True)
+        self.assertEqual([(i["ID"], i["Name"], i["Status"]) for i in listed], [(image, "debian", "active")])
+
+        self.openstack("set", "--name", "bookworm", "--min-disk", "3", "--property", "os_version=12",
+                       "--tag", "second", "--protected", image)
+        seen = self.show("bookworm")
+        self.assertEqual((seen["id"], seen["min_disk"], seen["protected"]), (image, 3, True))
+        self.assertEqual(seen["properties"]["os_version"], "12")
+        self.assertEqual(sorted(seen["tags"]), ["first", "second"])
+        self.openstack("delete", image, fails=True)
+        self.openstack("set", "--unprotected", image)
+        self.openstack("unset", "--property", "os_version", "--tag", "first", image)
+        seen = self.show(image)
+        self.assertNotIn("os_version", seen["properties"])
+        self.assertEqual(seen["tags"], ["second"])
+
+        back = self.path("back.qcow2")
+        self.openstack("save", "--file", back, image)
+        self.assert_same_bytes(self.qcow2, back)
+
+        self.openstack("set", "--deactivate", image)
+        self.assertEqual(self.show(image)["status"], "deactivated")
+        self.openstack("set", "--activate", image)
+        self.assertEqual(self.show(image)["status"], "active")
+
+        self.openstack("delete", image)
+        self.openstack("show", image, fails=True)
+        self.assertNotIn((image, ), [(i["ID"], ) for i in self.openstack("list", json_out=True)])
+
+    def test_stage_and_import(self):
+        image = self.openstack("create", "--disk-format", "qcow2", "staged", json_out=True)["id"]
+        self.assertEqual(self.show(image)["status"], "queued")
+        self.openstack("stage", "--file", self.qcow2, image)
+        self.assertEqual(self.show(image)["status"], "uploading")
+        self.openstack("import", "--method", "glance-direct", image)
+        seen = self.wait_active(image)
+        self.assertEqual(seen["virtual_size"], self.raw.stat().st_size)
+        self.assertEqual(self.server.files("staging"), [])
+        back = self.path("imported.qcow2")
+        self.openstack("save", "--file", back, image)
+        self.assert_same_bytes(self.qcow2, back)
+        self.openstack("delete", image)
+
+    def test_create_by_import(self):
+        image = self.openstack(
+            "create", "--import", "--file", self.raw, "--disk-format", "raw", "by-import", json_out=True)["id"]
+        self.assertEqual(self.wait_active(image)["size"], self.raw.stat().st_size)
+        self.openstack("delete", image)
+
+    def test_what_the_service_offers(self):
+        methods = self.openstack("import", "info", json_out=True)
+        self.assertIn("glance-direct", json.dumps(methods))
+        self.assertTrue(self.openstack("stores", "list", json_out=True))
+
+    def test_an_unsafe_upload_is_refused_with_the_reason_and_leaves_nothing(self):
+        before = self.server.files("images")
+        for name, claimed, reason in [
+            ("backing.qcow2", "qcow2", "backing"),
+            ("extent-path.vmdk", "vmdk", "extent"),
+            ("clean.qcow2", "vmdk", "qcow2"),
+            ("truncated.qcow2", "qcow2", ""),
+        ]:
+            with self.subTest(name):
+                told = self.openstack("create", "--file", FIXTURES / name, "--disk-format", claimed,
+                                      f"bad-{name}", fails=True)
+                self.assertIn(reason, told)
+                self.assert_nothing_stored(before)
+                active = self.openstack("list", "--name", f"bad-{name}", "--status", "active", json_out=True)
+                self.assertEqual(active, [])
+
+
+class GlanceClient(Peers):
+    def image_of(self, table):
+        """The rows of a glance property table."""
+        rows = [line.split("|") for line in table.splitlines() if line.startswith("|")]
+        return {r[1].strip(): "|".join(r[2:-1]).strip() for r in rows[1:]}
+
+    def test_an_image_from_upload_to_delete(self):
+        created = self.image_of(self.glance(
+            "image-create", "--name", "glance", "--disk-format", "qcow2", "--container-format", "bare",
+            "--visibility", "private", "--property", "colour=green", "--file", self.qcow2))
+        image = created["id"]
+        self.assertEqual(created["status"], "active")
+        self.assertEqual(created["virtual_size"], str(self.raw.stat().st_size))
+        self.assertIn(image, self.glance("image-list"))
+        self.assertEqual(self.image_of(self.glance("image-show", image))["colour"], "green")
+        updated = self.image_of(self.glance("image-update", "--property", "colour=blue", "--min-ram", "64", image))
+        self.assertEqual((updated["colour"], updated["min_ram"]), ("blue", "64"))
+        self.glance("image-tag-update", image, "tagged")
+        self.assertIn("tagged", self.image_of(self.glance("image-show", image))["tags"])
+
+        back = self.path("glance.qcow2")
+        self.glance("image-download", "--file", back, image)
+        self.assert_same_bytes(self.qcow2, back)
+
+        self.glance("image-deactivate", image)
+        self.glance("image-reactivate", image)
+        self.glance("image-delete", image)
+        self.glance("image-show", image, fails=True)
+
+    def test_stage_and_import(self):
+        image = self.image_of(self.glance(
+            "image-create", "--name", "staged", "--disk-format", "raw", "--container-format", "bare"))["id"]
+        self.glance("image-stage", "--file", self.raw, image)
+        self.glance("image-import", "--import-method", "glance-direct", image)
+        self.wait_active(image)
+        self.assertIn("success", self.glance("image-tasks", image))
+        back = self.path("glance.raw")
+        self.glance("image-download", "--file", back, image)
+        self.assert_same_bytes(self.raw, back)
+        self.glance("image-delete", image)
+
+    def test_what_the_service_offers(self):
+        self.assertIn("import-methods", self.glance("import-info"))
+        self.glance("stores-info")
+
+    def test_an_unsafe_upload_is_refused(self):
+        before = self.server.files("images")
+        told = self.glance("image-create", "--name", "bad", "--disk-format", "qcow2",
+                           "--container-format", "bare", "--file", FIXTURES / "backing.qcow2", fails=True)
+        self.assertIn("backing", told)
+        self.assert_nothing_stored(before)
+
+
+class Conversion(Peers):
+    CONFIG = '[import]\noutput_format = "raw"\n'
+
+    def import_of(self, file, disk_format, *more):
+        image = self.openstack("create", "--disk-format", disk_format, *more, file.name, json_out=True)["id"]
+        self.openstack("stage", "--file", file, image)
+        self.openstack("import", "--method", "glance-direct", image)
+        return image
+
+    def test_an_import_converts(self):
+        seen = self.wait_active(self.import_of(self.qcow2, "qcow2"))
+        self.assertEqual((seen["disk_format"], seen["size"]), ("raw", self.raw.stat().st_size))
+        self.assertEqual(seen["checksum"], hashlib.md5(self.raw.read_bytes()).hexdigest())
+        back = self.path("converted.raw")
+        self.openstack("save", "--file", back, seen["id"])
+        self.assert_same_bytes(self.raw, back)
+
+    def test_an_ova_becomes_its_disk(self):
+        file = FIXTURES / "clean.ova"
+        seen = self.wait_active(self.import_of(file, "vmdk", "--container-format", "ova"))
+        self.assertEqual((seen["disk_format"], seen["container_format"]), ("raw", "bare"))
+        self.assertEqual(seen["size"], 64 << 10)
+
+    def test_an_unsafe_import_fails_and_leaves_nothing(self):
+        before = self.server.files("images")
+        image = self.import_of(FIXTURES / "backing.qcow2", "qcow2")
+        for _ in range(60):
+            seen = self.show(image)
+            if seen["status"] not in ("importing", "uploading"):
+                break
+            time.sleep(0.5)
+        self.assertEqual(seen["status"], "queued", seen)
+        self.assert_nothing_stored(before)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    unittest.main(argv=[sys.argv[0], "-v", *sys.argv[3:]])
