@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::copy::Target;
 use crate::resolve::{Alone, Resolver};
-use crate::{Disk, Error, Limits, Result, Source, inspect};
+use crate::{Disk, Error, Limits, Passphrase, Result, Source, inspect};
 use crate::{bochs, dmg, parallels, qcow1, qcow2, raw, vdi, vhd, vhdx, vmdk};
 
 macro_rules! formats {
@@ -117,6 +117,12 @@ pub struct OpenOptions {
     pub limits: Limits,
     /// Who answers when the image names other files.
     pub resolver: Arc<dyn Resolver>,
+    /// What opens encrypted images.
+    pub passphrase: Option<Passphrase>,
+    /// The internal snapshot to read instead of the present state, by name or id.
+    pub snapshot: Option<String>,
+    /// Images above this one in its chain.
+    pub depth: u32,
 }
 
 impl Default for OpenOptions {
@@ -125,6 +131,9 @@ impl Default for OpenOptions {
             format: None,
             limits: Limits::default(),
             resolver: Arc::new(Alone),
+            passphrase: None,
+            snapshot: None,
+            depth: 0,
         }
     }
 }

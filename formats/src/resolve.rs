@@ -30,13 +30,32 @@ impl Wanted {
     }
 }
 
+/// A file an image may read.
+pub struct Granted {
+    /// Its bytes.
+    pub source: Arc<dyn Source>,
+    /// Who answers for the names in it: they may be relative to where it lies.
+    pub resolver: Arc<dyn Resolver>,
+}
+
+impl Granted {
+    /// A file that may name no others.
+    #[must_use]
+    pub fn alone(source: Arc<dyn Source>) -> Self {
+        Self {
+            source,
+            resolver: Arc::new(Alone),
+        }
+    }
+}
+
 /// Answers requests of images for other files.
 pub trait Resolver: Send + Sync {
-    /// The bytes behind `name`, which comes from the image and is not to be trusted.
+    /// The file behind `name`, which comes from the image and is not to be trusted.
     ///
     /// # Errors
     /// `Refused` when policy says no, `Io` when it cannot be opened.
-    fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> Result<Arc<dyn Source>>;
+    fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> Result<Granted>;
 }
 
 /// The image stands alone: every request is refused by name.
@@ -44,7 +63,7 @@ pub trait Resolver: Send + Sync {
 pub struct Alone;
 
 impl Resolver for Alone {
-    fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> Result<Arc<dyn Source>> {
+    fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> Result<Granted> {
         Err(Error::refused(
             by,
             wanted.name(),

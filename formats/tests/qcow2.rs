@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use formats::copy::{CopyOptions, Progress, copy};
 use formats::inspect::{Inspection, Severity, Stream, Verdict};
-use formats::resolve::{Resolver, Wanted};
+use formats::resolve::{Granted, Resolver, Wanted};
 use formats::{
     CreateOptions, Disk, Error, ErrorKind, Extent, ExtentKind, FileSource, Format, GuestOffset,
     Limits, MAX_EXTENTS, MemorySink, OpenOptions, Result, Source,
@@ -22,7 +22,7 @@ const MIB: usize = 1 << 20;
 struct Folder(PathBuf);
 
 impl Resolver for Folder {
-    fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> Result<Arc<dyn Source>> {
+    fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> Result<Granted> {
         assert_eq!(by, Format::Qcow2);
         assert!(matches!(wanted, Wanted::Backing | Wanted::DataFile));
         if name.contains('/') {
@@ -32,7 +32,10 @@ impl Resolver for Folder {
                 format!("{name:?} leaves the folder"),
             ));
         }
-        source(&self.0.join(name))
+        Ok(Granted {
+            source: source(&self.0.join(name))?,
+            resolver: Arc::new(Self(self.0.clone())),
+        })
     }
 }
 
@@ -40,7 +43,7 @@ impl Resolver for Folder {
 struct Never;
 
 impl Resolver for Never {
-    fn resolve(&self, _: Format, _: Wanted, name: &str) -> Result<Arc<dyn Source>> {
+    fn resolve(&self, _: Format, _: Wanted, name: &str) -> Result<Granted> {
         panic!("{name:?} was asked for")
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use formats::copy::{CopyOptions, Progress, copy};
 use formats::inspect::{Inspection, Severity, Verdict};
-use formats::resolve::{Resolver, Wanted};
+use formats::resolve::{Granted, Resolver, Wanted};
 use formats::{
     CreateOptions, Disk, Error, ErrorKind, Extent, ExtentKind, FileSource, Format, GuestOffset,
     Limits, MemorySink, OpenOptions, Result, Source,
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 struct Folder(PathBuf);
 
 impl Resolver for Folder {
-    fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> Result<Arc<dyn Source>> {
+    fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> Result<Granted> {
         assert_eq!((by, wanted), (Format::Vmdk, Wanted::Extent));
         assert!(!name.contains(['/', '\\']), "{name:?} left the folder");
         let plain = self.0.join(name);
@@ -34,7 +34,10 @@ impl Resolver for Folder {
                 std::io::ErrorKind::NotFound.into(),
             ));
         }
-        Ok(Arc::new(load(&path)))
+        Ok(Granted {
+            source: Arc::new(load(&path)),
+            resolver: Arc::new(Self(self.0.clone())),
+        })
     }
 }
 

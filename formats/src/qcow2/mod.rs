@@ -56,7 +56,7 @@ use crate::{Disk, OpenOptions, Result, Source};
 /// `Malformed` for broken structures, `Unsupported` for unknown features, `Refused` for
 /// encryption and whatever the resolver does not grant, `Limit`, `Io`.
 pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Disk>> {
-    Ok(Arc::new(reader::Reader::open(source, options, 0)?))
+    reader::open(source, options)
 }
 
 /// Starts an image of `virtual_size` bytes, rounded up to whole sectors of 512 bytes: qemu

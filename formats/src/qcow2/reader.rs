@@ -9,17 +9,15 @@ use super::extensions::{Extensions, backing_name};
 use super::layout::{Header, incompatible};
 use super::rules;
 use super::tables::Tables;
+use crate::chain::{self, Overlay};
 use crate::disk::check_range;
 use crate::extent::{has_room, push_stored};
 use crate::resolve::Wanted;
 use crate::source::read_up_to;
 use crate::{
     Disk, Error, Extent, ExtentKind, Format, GuestOffset, HostOffset, MAX_EXTENTS, OpenOptions,
-    Result, Source, guest_len, push_extent, raw,
+    Result, Source, guest_len, push_extent,
 };
-
-/// Images a chain of backing files may have; also what ends a loop.
-const MAX_CHAIN: u32 = 16;
 
 /// A qcow2 image.
 pub(super) struct Reader {
@@ -30,98 +28,50 @@ pub(super) struct Reader {
     /// Where uncompressed clusters are: the image itself, or its external data file.
     data: Arc<dyn Source>,
     is_data_external: bool,
-    backing: Option<Arc<dyn Disk>>,
 }
 
-impl Reader {
-    /// Opens an image on top of `depth` others.
-    pub(super) fn open(source: Arc<dyn Source>, options: &OpenOptions, depth: u32) -> Result<Self> {
-        let limits = &options.limits;
-        let head = read_up_to(source.as_ref(), HostOffset::ZERO, 512)?;
-        let header = Header::parse(&head)?;
-        if let Some((_, error)) = rules::features(&header).into_iter().next() {
-            return Err(error);
-        }
-        limits.virtual_size(Format::Qcow2, header.virtual_size)?;
-        let cluster_size = header.geometry.cluster_size();
-
-        let has_data_file = header.has(incompatible::DATA_FILE);
-        let (mut external, mut backing) = (None, None);
-        if has_data_file || header.backing_file.is_some() {
-            // Both names stand in the first cluster, 2 MiB at most.
-            let head = read_up_to(source.as_ref(), HostOffset::ZERO, cluster_size as usize)?;
-            let extensions = Extensions::parse(&header, &head)?;
-            if has_data_file {
-                external = Some(data_file(&extensions, options)?);
-            }
-            if header.backing_file.is_some() {
-                backing = Some(open_backing(&header, &head, &extensions, options, depth)?);
-            }
-        }
-        let external_len = external.as_ref().map(|data| data.len());
-        Ok(Self {
-            virtual_size: header.virtual_size,
-            cluster_size,
-            tables: Tables::open(Arc::clone(&source), &header, external_len, limits)?,
-            clusters: Clusters::new(
-                Arc::clone(&source),
-                header.compression,
-                cluster_size as usize,
-                limits.cache / 2,
-            ),
-            is_data_external: external.is_some(),
-            data: external.unwrap_or(source),
-            backing,
-        })
+/// Opens an image and, where the resolver grants it, what is beneath.
+pub(super) fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Disk>> {
+    let limits = &options.limits;
+    let head = read_up_to(source.as_ref(), HostOffset::ZERO, 512)?;
+    let header = Header::parse(&head)?;
+    if let Some((_, error)) = rules::features(&header).into_iter().next() {
+        return Err(error);
     }
+    limits.virtual_size(Format::Qcow2, header.virtual_size)?;
+    let cluster_size = header.geometry.cluster_size();
 
-    /// Fills `buf` from the backing file, with zeros past its end.
-    fn read_backing(&self, buf: &mut [u8], at: GuestOffset) -> Result<()> {
-        let Some(backing) = &self.backing else {
-            buf.fill(0);
-            return Ok(());
-        };
-        let there = GuestOffset(backing.virtual_size()).since(at);
-        let there = usize::try_from(there).map_or(buf.len(), |n| n.min(buf.len()));
-        let (inside, beyond) = buf.split_at_mut(there);
-        beyond.fill(0);
-        if inside.is_empty() {
-            return Ok(());
+    let has_data_file = header.has(incompatible::DATA_FILE);
+    let (mut external, mut backing) = (None, None);
+    if has_data_file || header.backing_file.is_some() {
+        // Both names stand in the first cluster, 2 MiB at most.
+        let head = read_up_to(source.as_ref(), HostOffset::ZERO, cluster_size as usize)?;
+        let extensions = Extensions::parse(&header, &head)?;
+        if has_data_file {
+            external = Some(data_file(&extensions, options)?);
         }
-        backing.read_at(inside, at)
+        if header.backing_file.is_some() {
+            backing = Some(open_backing(&header, &head, &extensions, options)?);
+        }
     }
-
-    /// Appends what the backing file holds in `range`, or a beginning of it.
-    fn backing_extents(&self, range: Range<GuestOffset>, out: &mut Vec<Extent>) -> Result<()> {
-        let Some(backing) = &self.backing else {
-            push_extent(
-                out,
-                Extent {
-                    range,
-                    kind: ExtentKind::Unallocated,
-                },
-            );
-            return Ok(());
-        };
-        let end = GuestOffset(backing.virtual_size()).clamp(range.start, range.end);
-        let mut beneath = Vec::new();
-        if range.start < end {
-            backing.extents(range.start..end, &mut beneath)?;
-        } else {
-            beneath.push(Extent {
-                range,
-                kind: ExtentKind::Unallocated,
-            });
-        }
-        for mut extent in beneath {
-            if let ExtentKind::Data { .. } = extent.kind {
-                // The bytes lie in another file than ours.
-                extent.kind = ExtentKind::Data { host: None };
-            }
-            push_extent(out, extent);
-        }
-        Ok(())
-    }
+    let external_len = external.as_ref().map(|data| data.len());
+    let reader = Arc::new(Reader {
+        virtual_size: header.virtual_size,
+        cluster_size,
+        tables: Tables::open(Arc::clone(&source), &header, external_len, limits)?,
+        clusters: Clusters::new(
+            Arc::clone(&source),
+            header.compression,
+            cluster_size as usize,
+            limits.cache / 2,
+        ),
+        is_data_external: external.is_some(),
+        data: external.unwrap_or(source),
+    });
+    Ok(match backing {
+        Some(backing) => Arc::new(Overlay::new(reader, backing)),
+        None => reader,
+    })
 }
 
 fn data_file(extensions: &Extensions, options: &OpenOptions) -> Result<Arc<dyn Source>> {
@@ -132,9 +82,10 @@ fn data_file(extensions: &Extensions, options: &OpenOptions) -> Result<Arc<dyn S
             "there is an external data file, but its name is missing",
         )
     })?;
-    options
+    let granted = options
         .resolver
-        .resolve(Format::Qcow2, Wanted::DataFile, name)
+        .resolve(Format::Qcow2, Wanted::DataFile, name)?;
+    Ok(granted.source)
 }
 
 fn open_backing(
@@ -142,7 +93,6 @@ fn open_backing(
     head: &[u8],
     extensions: &Extensions,
     options: &OpenOptions,
-    depth: u32,
 ) -> Result<Arc<dyn Disk>> {
     let name = backing_name(header, head).ok_or_else(|| {
         Error::malformed(
@@ -151,25 +101,28 @@ fn open_backing(
             "the file ends within the name of the backing file",
         )
     })?;
-    let source = options
-        .resolver
-        .resolve(Format::Qcow2, Wanted::Backing, &name)?;
     let refused = |message| Err(Error::refused(Format::Qcow2, "backing file", message));
-    if depth + 1 >= MAX_CHAIN {
-        return refused(format!("the chain is longer than {MAX_CHAIN} images"));
-    }
     // A format that is not recorded would have to be guessed from bytes that a guest may have
     // written: the way to make a raw disk name files of the host.
-    match extensions.backing_format.as_deref() {
-        Some("raw") => Ok(Arc::new(raw::Reader::new(source)?)),
-        Some("qcow2") => Ok(Arc::new(Reader::open(source, options, depth + 1)?)),
-        Some(format) => refused(format!(
-            "{name:?} is said to be {format:?}: raw and qcow2 are read"
-        )),
-        None => refused(format!(
-            "{name:?} has no format recorded, and it is not guessed"
-        )),
-    }
+    let format = match extensions.backing_format.as_deref() {
+        Some("raw") => Format::Raw,
+        Some("qcow2") => Format::Qcow2,
+        Some(format) => {
+            return refused(format!(
+                "{name:?} is said to be {format:?}: raw and qcow2 are read"
+            ));
+        }
+        None => {
+            return refused(format!(
+                "{name:?} has no format recorded, and it is not guessed"
+            ));
+        }
+    };
+    let granted = options
+        .resolver
+        .resolve(Format::Qcow2, Wanted::Backing, &name)?;
+    let options = chain::beneath(Format::Qcow2, format, &granted, options)?;
+    crate::open(granted.source, &options)
 }
 
 impl Disk for Reader {
@@ -184,7 +137,6 @@ impl Disk for Reader {
     fn extents(&self, range: Range<GuestOffset>, out: &mut Vec<Extent>) -> Result<()> {
         check_range(range.start, guest_len(&range), self.virtual_size)?;
         let base = out.len();
-        let most = base + MAX_EXTENTS;
         let mut at = range.start;
         // A step goes through one table at most: this bounds the time of a call, too.
         for _ in 0..MAX_EXTENTS {
@@ -193,12 +145,7 @@ impl Disk for Reader {
             }
             let (end, mapping) = self.tables.run(at, range.end)?;
             let kind = match mapping {
-                Mapping::Unallocated => {
-                    self.backing_extents(at..end, out)?;
-                    out.truncate(most);
-                    at = out.last().map_or(end, |e| e.range.end);
-                    continue;
-                }
+                Mapping::Unallocated => ExtentKind::Unallocated,
                 Mapping::Zero => ExtentKind::Zero,
                 Mapping::Data(host) => {
                     let is_own = !self.is_data_external;
@@ -227,8 +174,7 @@ impl Disk for Reader {
             let (stop, mapping) = self.tables.run(at, end)?;
             let (part, behind) = rest.split_at_mut(stop.since(at) as usize);
             match mapping {
-                Mapping::Unallocated => self.read_backing(part, at)?,
-                Mapping::Zero => part.fill(0),
+                Mapping::Unallocated | Mapping::Zero => part.fill(0),
                 Mapping::Data(host) => self.data.read_exact_at(part, host)?,
                 Mapping::Compressed { at: host, len } => {
                     self.clusters.read(part, at, host, len)?;

@@ -155,7 +155,8 @@ impl Body {
         let name = extent.name.as_deref().unwrap_or("");
         let source = options
             .resolver
-            .resolve(Format::Vmdk, Wanted::Extent, name)?;
+            .resolve(Format::Vmdk, Wanted::Extent, name)?
+            .source;
         let size = extent.sectors * SECTOR;
         let malformed =
             |message| Error::malformed(Format::Vmdk, format!("extent file {name:?}"), message);

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use formats::resolve::{Resolver, Wanted};
+use formats::resolve::{Granted, Resolver, Wanted};
 use formats::{Error, FileSource, Format, Result, Source};
 use sha2::{Digest, Sha256};
 
@@ -179,13 +179,16 @@ impl GroupResolver {
 }
 
 impl Resolver for GroupResolver {
-    fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> Result<Arc<dyn Source>> {
+    fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> Result<Granted> {
         let member = self.group.as_ref().and_then(|group| {
             let mut entries = self.corpus.entries.iter();
             entries.find(|e| e.group.as_ref() == Some(group) && e.name() == name)
         });
         match member {
-            Some(entry) => Ok(self.corpus.source(entry)),
+            Some(entry) => Ok(Granted {
+                source: self.corpus.source(entry),
+                resolver: Arc::new(Self::new(self.corpus.clone(), entry)),
+            }),
             None => Err(Error::refused(
                 by,
                 wanted.name(),

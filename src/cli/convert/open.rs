@@ -1,0 +1,85 @@
+//! The input: judged, then opened.
+
+use std::sync::Arc;
+
+use anyhow::bail;
+use formats::inspect::{Finding, Inspection, Verdict};
+use formats::{Disk, Format, OpenOptions, Source};
+
+use super::Args;
+use super::place::{Place, without_path};
+use crate::cli::{input, output};
+use crate::convert::Selector;
+
+/// An image that is not to be converted.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub(in crate::cli) struct Refusal {
+    reason: String,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Refusal {
+    fn new(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            findings: Vec::new(),
+        }
+    }
+}
+
+/// Judges the input and opens the disk to copy.
+pub(super) fn open_disk(
+    args: &Args,
+    source: Arc<dyn Source>,
+    place: &Place,
+) -> anyhow::Result<(Arc<dyn Disk>, Format)> {
+    let options = OpenOptions::default();
+    let found = input::judge(&source, &options.limits)?;
+    if args.format == Some(Format::Raw) {
+        // Said by whoever asks, never guessed: the bytes are then just bytes, and safe.
+        if found.format != Format::Raw || found.compression.is_some() {
+            output::talk(format_args!(
+                "note: copying the bytes of this {} file as they are, because of -f raw",
+                found.compression.unwrap_or(found.format.name())
+            ));
+        }
+        let options = OpenOptions {
+            format: Some(Format::Raw),
+            ..options
+        };
+        return Ok((formats::open(source, &options)?, Format::Raw));
+    }
+    check(args.format, &found)?;
+    let selector = match &args.disk {
+        Some(_) if found.format != Format::Ova => {
+            bail!("--disk chooses among the disks of an archive: this is none")
+        }
+        Some(name) => Selector::Named(name.clone()),
+        None => Selector::Only,
+    };
+    let scratch = || tempfile::tempfile_in(&place.dir).map_err(without_path);
+    let opened = crate::convert::open(source, &found, &selector, &options, &scratch)?;
+    Ok((opened.disk, opened.format))
+}
+
+/// Refuses what is unsafe or not what it is said to be.
+fn check(claimed: Option<Format>, found: &Inspection) -> Result<(), Refusal> {
+    if found.verdict() == Verdict::Unsafe {
+        let what = match found.compression {
+            Some(compression) => format!("{compression}-compressed file"),
+            None => format!("{} image", found.format),
+        };
+        return Err(Refusal {
+            reason: format!("refused: this {what} is unsafe"),
+            findings: found.findings.clone(),
+        });
+    }
+    match claimed {
+        Some(claimed) if claimed != found.format => Err(Refusal::new(format!(
+            "is {}, not {claimed} as -f says",
+            found.format
+        ))),
+        _ => Ok(()),
+    }
+}
