@@ -78,14 +78,18 @@ pub async fn serve(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<
         svc.config.data_dir.display()
     );
 
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let mut at_signal = stopped.clone();
-    let server = axum::serve(listener, api::router(&svc)).with_graceful_shutdown(async move {
-        let _ = at_signal.wait_for(|stop| *stop).await;
-    });
-    let mut server = tokio::spawn(server.into_future());
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let head_timeout = Duration::from_secs(svc.config.api.head_timeout);
+    let mut server = tokio::spawn(api::serve(
+        listener,
+        api::router(&svc),
+        head_timeout,
+        async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        },
+    ));
     tokio::select! {
-        ended = &mut server => return ended?.context("serving"),
+        ended = &mut server => return ended.context("serving"),
         name = signalled() => tracing::info!("{} received: finishing what is under way", name?),
     }
     stop.send_replace(true);

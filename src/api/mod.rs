@@ -11,6 +11,7 @@
 //! The measure is Glance on the wire: statuses, headers, sentences and even spacing are those of
 //! the golden samples in `fixtures/wire`, replayed by `tests/api`.
 
+mod connections;
 mod error;
 mod extract;
 mod json;
@@ -26,4 +27,5 @@ mod v2;
 mod versions;
 mod wire;
 
+pub use connections::serve;
 pub use router::{router, router_for};

@@ -170,14 +170,20 @@ fn link(params: &[(&str, &str)], marker: Option<&str>) -> String {
 }
 
 fn limit(value: &str) -> Result<u32, String> {
-    let limit: i64 = value
-        .trim()
-        .parse()
-        .map_err(|_| "limit param must be an integer")?;
-    if limit < 0 {
+    let digits = value.trim();
+    let (is_negative, digits) = match digits.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, digits.strip_prefix('+').unwrap_or(digits)),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("limit param must be an integer".into());
+    }
+    // What does not fit is more than any page holds.
+    let limit = digits.parse().unwrap_or(u32::MAX);
+    if is_negative && limit > 0 {
         return Err("limit param must be positive".into());
     }
-    Ok(u32::try_from(limit).unwrap_or(u32::MAX))
+    Ok(limit)
 }
 
 fn flag(name: &str, value: &str) -> Result<bool, String> {
@@ -525,7 +531,7 @@ mod tests {
         assert_eq!(ask("").unwrap().limit, 25);
         assert_eq!(ask("limit=0").unwrap().limit, 0);
         assert_eq!(ask("limit=5000").unwrap().limit, 1000);
-        assert_eq!(ask("limit=99999999999").unwrap().limit, 1000);
+        assert_eq!(ask("limit=99999999999999999999").unwrap().limit, 1000);
         for bad in ["limit=-1", "limit=", "limit=1.5", "limit=abc"] {
             assert!(ask(bad).is_err(), "{bad}");
         }

@@ -47,6 +47,8 @@ pub struct Api {
     pub limit_max: u32,
     /// Bytes of a JSON body at most.
     pub max_json: usize,
+    /// Seconds a client may take to send the head of a request, and a connection be idle.
+    pub head_timeout: u64,
 }
 
 impl Default for Api {
@@ -57,6 +59,7 @@ impl Default for Api {
             limit_default: 25,
             limit_max: 1000,
             max_json: 1 << 20,
+            head_timeout: 75,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What the golden samples do not show.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::house::{ADMIN, House, MEMBER, READER, STRANGER};
 
@@ -284,15 +285,50 @@ async fn a_task_names_the_request_that_made_it() {
     );
 }
 
+/// The router on a real port, until told to stop.
+async fn listen(h: &House, head_timeout: Duration) -> (SocketAddr, watch::Sender<bool>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, mut stopped) = watch::channel(false);
+    let stopped = async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let router = h.router.clone();
+    tokio::spawn(glint::api::serve(listener, router, head_timeout, stopped));
+    (address, stop)
+}
+
+/// A head that trickles in holds a connection for a while, not for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_never_ends_is_cut_off() {
+    let h = house().await;
+    let (address, stop) = listen(&h, Duration::from_secs(1)).await;
+    let client = tokio::task::spawn_blocking(move || {
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        socket
+            .write_all(b"GET /v2/images HTTP/1.1\r\nHost: ")
+            .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let answer = client.await.unwrap();
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 408 "),
+        "{answer}"
+    );
+    stop.send_replace(true);
+}
+
 /// A client that sends everything before it looks at the answer, as most do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_reaches_a_client_that_is_still_sending() {
     let h = house().await;
     let id = h.create(MEMBER, &json!({})).await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = h.router.clone();
-    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let (address, stop) = listen(&h, Duration::from_secs(75)).await;
 
     let client = tokio::task::spawn_blocking(move || {
         let mut answers = Vec::new();
@@ -320,7 +356,7 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
     assert!(answers[0].starts_with("HTTP/1.1 415 "), "{}", answers[0]);
     assert!(answers[0].contains("Invalid content type text/plain"));
     assert!(answers[1].starts_with("HTTP/1.1 400 "), "{}", answers[1]);
-    server.abort();
+    stop.send_replace(true);
 }
 
 /// Reason phrases are the reference's on a real connection too.
@@ -330,10 +366,7 @@ async fn a_head_without_a_body_and_old_reason_phrases() {
     let body = json!({"disk_format": "raw", "container_format": "bare"});
     let id = h.create(MEMBER, &body).await;
     h.upload(MEMBER, &id, b"12345").await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = h.router.clone();
-    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let (address, stop) = listen(&h, Duration::from_secs(75)).await;
     let ask = move |line: &str, more: &str| {
         let mut socket = TcpStream::connect(address).unwrap();
         let patience = Some(Duration::from_secs(30));
@@ -366,5 +399,5 @@ async fn a_head_without_a_body_and_old_reason_phrases() {
         head.to_lowercase().contains("allow: get, put\r\n"),
         "{head}"
     );
-    server.abort();
+    stop.send_replace(true);
 }
