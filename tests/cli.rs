@@ -552,8 +552,11 @@ mod convert {
         room.write("a.raw", &noise(64 << 20));
         room.write("old.qcow2", b"precious");
         let before = room.names();
-        let convert = ["convert", "-c", "-m", "1", "-O", "qcow2"];
-        let words = [wrapper, &[GLINT], &convert, &["a.raw", "old.qcow2"]].concat();
+        // The slowest there is: it must not be done before a busy machine tells it of the signal.
+        let slow = ["-o", "subformat=streamOptimized,compression_level=12"];
+        let convert = ["convert", "-m", "1", "-O", "vmdk"];
+        let files = ["a.raw", "old.qcow2"];
+        let words = [wrapper, &[GLINT], &convert, &slow, &files].concat();
         let mut child = Command::new(words[0])
             .args(&words[1..])
             .current_dir(room.path())
