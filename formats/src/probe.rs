@@ -179,7 +179,7 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
 pub enum CreateOptions {
     /// Sparse raw.
     Raw,
-    /// qcow2, version 3.
+    /// qcow2, version 2 or 3.
     Qcow2(qcow2::WriteOptions),
     /// vmdk, monolithicSparse or streamOptimized.
     Vmdk(vmdk::WriteOptions),

@@ -19,6 +19,16 @@ pub trait Sink: Send + Sync {
     /// `Io`.
     fn set_len(&self, len: u64) -> Result<()>;
 
+    /// Asks for room for the first `len` bytes, where the sink can: later writes there will not
+    /// find it full. What was written stays.
+    ///
+    /// # Errors
+    /// `Io`, when there is not as much room.
+    fn reserve(&self, len: u64) -> Result<()> {
+        let _ = len;
+        Ok(())
+    }
+
     /// Makes everything written so far durable.
     ///
     /// # Errors
@@ -49,6 +59,19 @@ impl Sink for FileSink {
         self.0
             .set_len(len)
             .map_err(|e| Error::io(format!("setting the length to {len}"), e))
+    }
+
+    fn reserve(&self, len: u64) -> Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        if len == 0 {
+            return Ok(());
+        }
+        match fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            // Not every file system knows how to.
+            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+            Err(e) => Err(Error::io(format!("reserving {len} bytes"), e.into())),
+        }
     }
 
     fn sync(&self) -> Result<()> {

@@ -3,16 +3,14 @@
 //! Nothing is ever freed, so the refcounts of a block are final once the next free cluster lies
 //! behind what it counts. It is given a place then: memory holds the counts of one block.
 
-use super::layout::MAX_REFCOUNT_TABLE_BYTES;
+use super::layout::{MAX_REFCOUNT_TABLE_BYTES, emit_refcounts};
 use crate::copy::Tables;
 use crate::{Error, Format, HostOffset, Result};
-
-/// Bytes of a refcount in the images written here.
-const REFCOUNT_BYTES: u64 = 2;
 
 /// Hands out clusters, and bytes for compressed clusters.
 pub(super) struct Allocator {
     cluster_size: u64,
+    refcount_order: u32,
     /// Index of the next free cluster.
     next: u64,
     /// Refcounts of the clusters before `next` that no finished block counts.
@@ -34,38 +32,44 @@ struct Tail {
 }
 
 /// Refcounts in a block.
-const fn per_block(cluster_size: u64) -> u64 {
-    cluster_size / REFCOUNT_BYTES
+const fn per_block(cluster_size: u64, refcount_order: u32) -> u64 {
+    (cluster_size * 8) >> refcount_order
 }
 
-/// Clusters of a refcount table that can count `clusters` clusters, itself and all blocks;
-/// `None` when that is more than programs accept.
-pub(super) fn refcount_table_clusters(clusters: u64, cluster_size: u64) -> Option<u32> {
+/// Clusters of the refcount table, and refcount blocks, that can count `clusters` clusters,
+/// themselves among them; `None` when the table is larger than programs accept.
+pub(super) fn refcount_clusters(
+    clusters: u64,
+    cluster_size: u64,
+    refcount_order: u32,
+) -> Option<(u64, u64)> {
     let (mut table, mut blocks) = (1, 1);
     loop {
         let all = clusters.checked_add(table)?.checked_add(blocks)?;
-        let more_blocks = all.div_ceil(per_block(cluster_size));
-        let more_table = (more_blocks * 8).div_ceil(cluster_size);
+        let more_blocks = all.div_ceil(per_block(cluster_size, refcount_order));
+        let more_table = more_blocks.checked_mul(8)?.div_ceil(cluster_size);
         if more_table * cluster_size > MAX_REFCOUNT_TABLE_BYTES {
             return None;
         }
         if (more_table, more_blocks) == (table, blocks) {
-            return u32::try_from(table).ok();
+            return Some((table, blocks));
         }
         (table, blocks) = (more_table, more_blocks);
     }
 }
 
 impl Allocator {
-    /// Nothing allocated yet. The refcount table will have `table_clusters` clusters.
-    pub(super) fn new(cluster_size: u64, table_clusters: u32) -> Self {
+    /// Nothing allocated yet. The refcount table will have `table_clusters` clusters, and a
+    /// refcount `1 << refcount_order` bits.
+    pub(super) fn new(cluster_size: u64, refcount_order: u32, table_clusters: u64) -> Self {
         Self {
             cluster_size,
+            refcount_order,
             next: 0,
             counts: Vec::new(),
             finished: Vec::new(),
             blocks: Vec::new(),
-            max_blocks: u64::from(table_clusters) * cluster_size / 8,
+            max_blocks: table_clusters * cluster_size / 8,
             tail: None,
         }
     }
@@ -76,7 +80,7 @@ impl Allocator {
         for _ in 0..count {
             self.next += 1;
             self.counts.push(1);
-            if self.counts.len() as u64 == per_block(self.cluster_size) {
+            if self.counts.len() as u64 == per_block(self.cluster_size, self.refcount_order) {
                 self.finished.push(std::mem::take(&mut self.counts));
             }
         }
@@ -108,12 +112,14 @@ impl Allocator {
 
     /// Counts one more user of the cluster of `tail`; false when it is counted out.
     fn share(&mut self, tail: Tail) -> bool {
+        // Neither the image nor the memory here can hold a larger count.
+        let most = u16::MAX >> 16_u32.saturating_sub(1 << self.refcount_order);
         let behind = self.next - tail.at / self.cluster_size;
         let count = (self.counts.len() as u64)
             .checked_sub(behind)
             .and_then(|n| self.counts.get_mut(n as usize));
         match count {
-            Some(count) if *count < u16::MAX => {
+            Some(count) if *count < most => {
                 *count += 1;
                 true
             }
@@ -158,11 +164,13 @@ impl Allocator {
             return Err(Error::limit(
                 Format::Qcow2,
                 "refcount table",
-                format!("is full with {} blocks", self.max_blocks),
+                format!(
+                    "is full with {} blocks: choose a larger cluster_size",
+                    self.max_blocks
+                ),
             ));
         }
-        let mut block = Vec::with_capacity(self.cluster_size as usize);
-        block.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
+        let mut block = emit_refcounts(counts, self.refcount_order);
         block.resize(self.cluster_size as usize, 0);
         tables.push((at, block));
         self.blocks.push(at.0);
@@ -195,7 +203,7 @@ mod tests {
 
     #[test]
     fn sharers_of_a_cluster_are_counted() {
-        let mut a = Allocator::new(512, 1);
+        let mut a = Allocator::new(512, 4, 1);
         assert_eq!(a.clusters(1), HostOffset(0));
         assert_eq!(a.bytes(300), HostOffset(512));
         assert_eq!(a.bytes(300), HostOffset(812)); // crosses into cluster 2
@@ -212,7 +220,7 @@ mod tests {
     #[test]
     fn every_cluster_is_counted_whatever_the_border() {
         for clusters in 1..1100 {
-            let mut a = Allocator::new(512, 1);
+            let mut a = Allocator::new(512, 4, 1);
             let mut tables = Tables::new();
             for _ in 0..clusters {
                 a.clusters(1);
@@ -229,18 +237,31 @@ mod tests {
 
     #[test]
     fn a_refcount_never_overflows() {
-        let mut a = Allocator::new(2 << 20, 1);
+        let mut a = Allocator::new(2 << 20, 4, 1);
         for _ in 0..=u16::MAX {
             a.bytes(1);
         }
         assert_eq!(a.counts, [u16::MAX, 1]);
+        let mut a = Allocator::new(65536, 0, 1);
+        assert_eq!(a.bytes(300), HostOffset(0));
+        assert_eq!(a.bytes(300), HostOffset(65536));
+        let mut a = Allocator::new(65536, 1, 1);
+        let ends: Vec<_> = (0..5).map(|_| a.bytes(300).0).collect();
+        assert_eq!(ends, [0, 300, 600, 65536, 65836]);
     }
 
     #[test]
     fn the_table_has_room_for_itself() {
-        assert_eq!(refcount_table_clusters(1, 65536), Some(1));
-        assert_eq!(refcount_table_clusters(64 * 254, 512), Some(1));
-        assert_eq!(refcount_table_clusters(64 * 256, 512), Some(2));
-        assert_eq!(refcount_table_clusters(u64::MAX, 65536), None);
+        assert_eq!(refcount_clusters(1, 65536, 4), Some((1, 1)));
+        assert_eq!(refcount_clusters(64 * 254, 512, 4), Some((1, 64)));
+        assert_eq!(refcount_clusters(64 * 256, 512, 4), Some((2, 65)));
+        assert_eq!(refcount_clusters(u64::MAX, 65536, 4), None);
+        for order in 0..=6 {
+            for clusters in (1..100_000).step_by(77) {
+                let (table, blocks) = refcount_clusters(clusters, 512, order).unwrap();
+                assert!(blocks * per_block(512, order) >= clusters + table + blocks);
+                assert!(table * 64 >= blocks);
+            }
+        }
     }
 }

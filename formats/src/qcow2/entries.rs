@@ -14,6 +14,9 @@ const COPIED: u64 = 1 << 63;
 /// Bit 0 of a standard L2 entry: the cluster reads as zeros.
 const ZERO: u64 = 1;
 
+/// The bitmap of an extended L2 entry whose subclusters all hold data.
+pub(super) const ALL_DATA: u64 = 0xffff_ffff;
+
 /// What stands for a guest byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mapping {

@@ -77,14 +77,20 @@ fn text(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::{Compression, NewHeader};
+    use super::super::layout::{Compression, Geometry, NewHeader};
     use super::*;
     use crate::HostOffset;
 
     #[test]
     fn extensions_stay_inside_their_area() {
         let mut head = NewHeader {
-            cluster_bits: 16,
+            version: 3,
+            geometry: Geometry {
+                cluster_bits: 16,
+                is_extended: false,
+            },
+            refcount_order: 4,
+            has_lazy_refcounts: false,
             virtual_size: 0,
             compression: Compression::Zlib,
             l1_offset: HostOffset(0x20000),

@@ -10,7 +10,7 @@ pub(super) const MAGIC: [u8; 4] = *b"QFI\xfb";
 pub(super) const V2_LEN: u32 = 72;
 /// Bytes of a version 3 header without any additional field.
 pub(super) const V3_LEN: u32 = 104;
-/// Bytes of the header written here: version 3 with the compression type, padded to eight.
+/// Bytes of the version 3 header written here: with the compression type, padded to eight.
 const EMITTED_LEN: u32 = 112;
 
 /// Incompatible feature bits: whoever does not know one must not open the image.
@@ -314,7 +314,11 @@ fn compression(head: &[u8], header_length: u32, features: u64) -> Result<Compres
 
 /// What differs between the headers written here.
 pub(super) struct NewHeader {
-    pub(super) cluster_bits: u32,
+    /// 2 or 3.
+    pub(super) version: u32,
+    pub(super) geometry: Geometry,
+    pub(super) refcount_order: u32,
+    pub(super) has_lazy_refcounts: bool,
     pub(super) virtual_size: u64,
     pub(super) compression: Compression,
     pub(super) l1_offset: HostOffset,
@@ -324,17 +328,26 @@ pub(super) struct NewHeader {
 }
 
 impl NewHeader {
-    /// The bytes of a version 3 header, with 16-bit refcounts and an end marker behind it.
+    /// The bytes of a header and an end marker behind it. Version 2 leaves out what it has no
+    /// fields for.
     pub(super) fn emit(&self) -> Vec<u8> {
-        let (features, compression) = match self.compression {
+        let (mut features, compression) = match self.compression {
             Compression::Zlib => (0, 0),
             Compression::Zstd => (incompatible::COMPRESSION_TYPE, 1),
         };
+        if self.geometry.is_extended {
+            features |= incompatible::EXTENDED_L2;
+        }
+        let compatible = if self.has_lazy_refcounts {
+            LAZY_REFCOUNTS
+        } else {
+            0
+        };
         let mut out = Vec::with_capacity(EMITTED_LEN as usize + 8);
         out.extend(MAGIC);
-        out.extend(3u32.to_be_bytes());
+        out.extend(self.version.to_be_bytes());
         out.extend([0; 12]); // backing file
-        out.extend(self.cluster_bits.to_be_bytes());
+        out.extend(self.geometry.cluster_bits.to_be_bytes());
         out.extend(self.virtual_size.to_be_bytes());
         out.extend([0; 4]); // crypt_method
         out.extend(self.l1_size.to_be_bytes());
@@ -342,13 +355,37 @@ impl NewHeader {
         out.extend(self.refcount_table_offset.0.to_be_bytes());
         out.extend(self.refcount_table_clusters.to_be_bytes());
         out.extend([0; 12]); // snapshots
+        if self.version == 2 {
+            out.resize(V2_LEN as usize + 8, 0);
+            return out;
+        }
         out.extend(features.to_be_bytes());
-        out.extend([0; 16]); // compatible and autoclear features
-        out.extend(4u32.to_be_bytes()); // refcount_order
+        out.extend(compatible.to_be_bytes());
+        out.extend([0; 8]); // autoclear features
+        out.extend(self.refcount_order.to_be_bytes());
         out.extend(EMITTED_LEN.to_be_bytes());
         out.push(compression);
         out.resize(EMITTED_LEN as usize + 8, 0);
         out
+    }
+}
+
+/// Refcounts of `1 << order` bits as the bytes of a refcount block. Every count fits.
+pub(super) fn emit_refcounts(counts: &[u16], order: u32) -> Vec<u8> {
+    let numbers = counts.iter().map(|&count| u64::from(count));
+    match order {
+        0..=2 => {
+            let per_byte = 8 >> order;
+            let pack = |counts: &[u16]| {
+                let shifted = (0u32..).zip(counts).map(|(n, count)| count << (n << order));
+                shifted.fold(0, |byte, count| byte | count as u8)
+            };
+            counts.chunks(per_byte).map(pack).collect()
+        }
+        3 => numbers.map(|count| count as u8).collect(),
+        4 => counts.iter().flat_map(|c| c.to_be_bytes()).collect(),
+        5 => numbers.flat_map(|c| (c as u32).to_be_bytes()).collect(),
+        _ => numbers.flat_map(u64::to_be_bytes).collect(),
     }
 }
 
@@ -375,7 +412,13 @@ mod tests {
 
     fn new() -> NewHeader {
         NewHeader {
-            cluster_bits: 16,
+            version: 3,
+            geometry: Geometry {
+                cluster_bits: 16,
+                is_extended: false,
+            },
+            refcount_order: 4,
+            has_lazy_refcounts: false,
             virtual_size: 1 << 30,
             compression: Compression::Zstd,
             l1_offset: HostOffset(0x20000),
@@ -404,6 +447,28 @@ mod tests {
         assert_eq!(header.refcount_table_bytes(), 65536);
         assert_eq!(header.clusters_per_refcount_block(), 32768);
         assert_eq!(header.header_length, 112);
+
+        let mut new = new();
+        new.geometry.is_extended = true;
+        (new.refcount_order, new.has_lazy_refcounts) = (6, true);
+        let header = Header::parse(&new.emit()).unwrap();
+        assert!(header.geometry.is_extended && header.has_lazy_refcounts());
+        assert_eq!(header.refcount_order, 6);
+        new.version = 2;
+        let header = Header::parse(&new.emit()).unwrap();
+        assert_eq!((header.version, header.header_length), (2, 72));
+    }
+
+    #[test]
+    fn refcounts_of_any_width_round_trip() {
+        for order in 0..=6 {
+            let counts: Vec<u16> = (0..64).map(|n| n % (1u16 << (1 << order).min(6))).collect();
+            let block = emit_refcounts(&counts, order);
+            assert_eq!(block.len(), (64 << order) / 8);
+            for (n, count) in (0..).zip(counts) {
+                assert_eq!(refcount(&block, n, order), Some(count.into()));
+            }
+        }
     }
 
     #[test]

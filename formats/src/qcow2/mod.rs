@@ -20,9 +20,11 @@
 //! encryption, images marked corrupt and unknown incompatible features. Internal snapshots and
 //! bitmaps are passed over.
 //!
-//! Written is version 3 with 16-bit refcounts, in one pass and in guest order (see [`create`]):
+//! Written are both versions with all their options but names of other files, in one pass and in
+//! guest order (see [`create`]), and with preallocation as arithmetic has it:
 //! ```text
 //!  header │ refcount table │ L1 │ L2, its data …, L2, its data … │ refcount block │ L2 … │ block
+//!  header │ refcount table │ L1 │ all refcount blocks │ all L2 tables │ all clusters of the guest
 //! ```
 //!
 //! [`Resolver`]: crate::resolve::Resolver
@@ -36,8 +38,10 @@ mod inspect;
 mod layout;
 mod options;
 mod plan;
+mod preallocate;
 mod reader;
 mod rules;
+mod shape;
 mod tables;
 mod writer;
 
@@ -45,7 +49,7 @@ use std::sync::Arc;
 
 pub use inspect::Inspector;
 pub use layout::Compression;
-pub use options::WriteOptions;
+pub use options::{Preallocation, Version, WriteOptions};
 
 use crate::copy::Target;
 use crate::{Disk, OpenOptions, Result, Source};
@@ -65,5 +69,9 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
 /// # Errors
 /// `Usage` when clusters of the size chosen cannot address that much.
 pub fn create(options: &WriteOptions, virtual_size: u64) -> Result<Box<dyn Target>> {
-    Ok(Box::new(writer::Writer::new(options, virtual_size)?))
+    let shape = shape::Shape::new(options, virtual_size)?;
+    Ok(match options.preallocation {
+        Preallocation::Off => Box::new(writer::Writer::new(options, shape)),
+        _ => Box::new(preallocate::Writer::new(options, shape)?),
+    })
 }
