@@ -148,6 +148,13 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
         Some(format) => format,
         None => inspect::inspect(source.as_ref(), &options.limits)?.format,
     };
+    if let Some(name) = &options.snapshot
+        && format != Format::Qcow2
+    {
+        return Err(Error::usage(format!(
+            "there is no snapshot {name:?}: {format} has none inside it"
+        )));
+    }
     match format {
         Format::Raw | Format::Iso | Format::Gpt => Ok(Arc::new(raw::Reader::new(source)?)),
         Format::Qcow2 => qcow2::open(source, options),

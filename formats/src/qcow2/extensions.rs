@@ -1,6 +1,7 @@
 //! Header extensions and the name of the backing file: what the first cluster holds behind the
 //! header.
 
+use super::bitmaps::Directory;
 use super::layout::Header;
 use crate::bytes::be32;
 use crate::{Error, Format, Result};
@@ -10,7 +11,7 @@ use crate::{Error, Format, Result};
 pub(super) struct Extensions {
     pub(super) backing_format: Option<String>,
     pub(super) data_file: Option<String>,
-    pub(super) has_bitmaps: bool,
+    pub(super) bitmaps: Option<Directory>,
     pub(super) has_encryption_header: bool,
 }
 
@@ -53,7 +54,7 @@ impl Extensions {
             match id {
                 extension::BACKING_FORMAT => found.backing_format = Some(text(data)),
                 extension::DATA_FILE => found.data_file = Some(text(data)),
-                extension::BITMAPS => found.has_bitmaps = true,
+                extension::BITMAPS => found.bitmaps = Directory::parse(data),
                 extension::ENCRYPTION => found.has_encryption_header = true,
                 _ => {}
             }

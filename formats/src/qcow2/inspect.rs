@@ -10,6 +10,7 @@
 //! the file is read, and a stream cannot go back: tables are looked at where they lie behind
 //! what points to them, as programs write them, or near the head.
 
+use super::bitmaps::Directory;
 use super::extensions::{Extensions, backing_name};
 use super::layout::{self, Header, incompatible};
 use super::plan::{Plan, clipped};
@@ -41,6 +42,8 @@ enum State {
 struct Draft {
     header: Header,
     facts: Facts,
+    /// The directory of bitmaps, where there is a valid one.
+    bitmaps: Option<Directory>,
 }
 
 impl crate::inspect::Inspector for Inspector {
@@ -58,7 +61,9 @@ impl crate::inspect::Inspector for Inspector {
             (State::Names(draft), [first]) => self.names(draft, first.bytes),
             (State::Roots(draft), [refcounts, l1]) => self.roots(draft, refcounts, l1),
             (State::Tables(draft, plan), [end, tables @ ..]) => {
-                let Draft { header, mut facts } = *draft;
+                let Draft {
+                    header, mut facts, ..
+                } = *draft;
                 // A `Tail` was among the wants: the length is known.
                 plan.check(&header, end.file_len.unwrap_or(end.at), tables, &mut facts);
                 Next::Done(facts)
@@ -93,13 +98,21 @@ impl Inspector {
         let wanted = vec![Span::head(header.geometry.cluster_size().min(NAMES))];
         let mut facts = Facts::new(Format::Qcow2);
         describe(&header, &mut facts);
-        self.0 = State::Names(Box::new(Draft { header, facts }));
+        self.0 = State::Names(Box::new(Draft {
+            header,
+            facts,
+            bitmaps: None,
+        }));
         Next::Want(wanted)
     }
 
     fn names(&mut self, mut draft: Box<Draft>, first: &[u8]) -> Next {
-        let Draft { header, facts } = draft.as_mut();
-        names(header, first, facts);
+        let Draft {
+            header,
+            facts,
+            bitmaps,
+        } = draft.as_mut();
+        *bitmaps = names(header, first, facts);
         for broken in rules::features(header) {
             break_rule(facts, broken);
         }
@@ -126,7 +139,7 @@ impl Inspector {
     }
 
     fn roots(&mut self, mut draft: Box<Draft>, refcounts: &Region<'_>, l1: &Region<'_>) -> Next {
-        let plan = match Plan::new(&draft.header, refcounts, l1) {
+        let plan = match Plan::new(&draft.header, refcounts, l1, draft.bitmaps) {
             Ok(plan) => plan,
             Err(broken) => {
                 break_rule(&mut draft.facts, broken);
@@ -185,8 +198,9 @@ fn describe(header: &Header, facts: &mut Facts) {
     }
 }
 
-/// What the first cluster says beyond the header: names of other files, above all.
-fn names(header: &Header, first: &[u8], facts: &mut Facts) {
+/// What the first cluster says beyond the header: names of other files, above all. Gives the
+/// directory of bitmaps.
+fn names(header: &Header, first: &[u8], facts: &mut Facts) -> Option<Directory> {
     let extensions = match Extensions::parse(header, first) {
         Ok(extensions) => extensions,
         Err(error) => {
@@ -236,7 +250,5 @@ fn names(header: &Header, first: &[u8], facts: &mut Facts) {
             "has an encryption header without being encrypted",
         );
     }
-    if extensions.has_bitmaps && header.has_bitmaps() {
-        facts.detail("bitmaps", true);
-    }
+    extensions.bitmaps.filter(|_| header.has_bitmaps())
 }

@@ -117,6 +117,8 @@ pub(super) struct Header {
     pub(super) refcount_table_offset: HostOffset,
     pub(super) refcount_table_clusters: u32,
     pub(super) snapshots: u32,
+    /// On a cluster border where there are snapshots.
+    pub(super) snapshots_offset: HostOffset,
     pub(super) incompatible_features: u64,
     compatible_features: u64,
     autoclear_features: u64,
@@ -173,6 +175,7 @@ impl Header {
             refcount_table_offset: HostOffset(u64_at(48)?),
             refcount_table_clusters: u32_at(56)?,
             snapshots: u32_at(60)?,
+            snapshots_offset: HostOffset(u64_at(64)?),
             incompatible_features,
             compatible_features: v3_u64(80)?,
             autoclear_features: v3_u64(88)?,
@@ -242,6 +245,9 @@ impl Header {
         }
         self.aligned("refcount_table_offset", 48, self.refcount_table_offset)?;
         within("nb_snapshots", 60, self.snapshots, 0, MAX_SNAPSHOTS)?;
+        if self.snapshots > 0 {
+            self.aligned("snapshots_offset", 64, self.snapshots_offset)?;
+        }
         Ok(())
     }
 

@@ -15,10 +15,9 @@
 //!  └► zero, unallocated      nothing stored; unallocated falls through to the backing file
 //! ```
 //! Everything is allocated in clusters of 512 bytes to 2 MiB, in any order. Read are all cluster
-//! sizes, refcount widths, both compressions, extended L2, and, where a [`Resolver`] grants
-//! them, raw and qcow2 backing files of a recorded format and external data files. Refused are
-//! encryption, images marked corrupt and unknown incompatible features. Internal snapshots and
-//! bitmaps are passed over.
+//! sizes, refcount widths, both compressions, extended L2, internal snapshots by name, and, where
+//! a [`Resolver`] grants them, backing files of a recorded format and external data files. Refused
+//! are encryption, images marked corrupt and unknown incompatible features. Bitmaps are listed.
 //!
 //! Written are both versions with all their options but names of other files, in one pass and in
 //! guest order (see [`create`]), and with preallocation as arithmetic has it:
@@ -30,6 +29,7 @@
 //! [`Resolver`]: crate::resolve::Resolver
 
 mod allocate;
+mod bitmaps;
 mod cache;
 mod clusters;
 mod entries;
@@ -42,6 +42,7 @@ mod preallocate;
 mod reader;
 mod rules;
 mod shape;
+mod snapshots;
 mod tables;
 mod writer;
 
@@ -58,7 +59,8 @@ use crate::{Disk, OpenOptions, Result, Source};
 ///
 /// # Errors
 /// `Malformed` for broken structures, `Unsupported` for unknown features, `Refused` for
-/// encryption and whatever the resolver does not grant, `Limit`, `Io`.
+/// encryption and whatever the resolver does not grant, `Usage` for a snapshot that is not there,
+/// `Limit`, `Io`.
 pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Disk>> {
     reader::open(source, options)
 }

@@ -1,15 +1,20 @@
 //! Which tables an inspection looks at, and what they must agree on: with each other, and with
 //! the length of the file.
 
+use super::bitmaps::Directory;
 use super::entries::{Entries, Mapping, l2_offsets, numbers, past_end};
 use super::inspect::{HEAD, NAMES, break_rule};
 use super::layout::{Header, incompatible, refcount};
 use super::rules::{self, Broken};
+use super::{bitmaps, snapshots};
 use crate::inspect::{Facts, MAX_SPAN, MAX_WANTED, REMEMBERED_HEAD, Region, Severity, Span};
 use crate::{Error, Format, GuestOffset, HostOffset};
 
 /// Most L2 tables looked at.
 const MAX_L2: u64 = 64;
+/// Bytes of the snapshot table and of the directory of bitmaps looked at: what lies behind goes
+/// unlisted.
+const LISTED: u64 = 128 << 10;
 
 /// `len` bytes from `at`, or as many of them as may be asked for.
 pub(super) fn clipped(at: u64, len: u64) -> Span {
@@ -25,6 +30,10 @@ pub(super) struct Plan {
     l2: Vec<(usize, HostOffset)>,
     /// The L2 table nearest to the end of the file, looked at or not.
     highest_l2: HostOffset,
+    /// The snapshot table is in view.
+    has_snapshots: bool,
+    /// The directory of bitmaps, where it is in view.
+    bitmaps: Option<Directory>,
 }
 
 #[derive(Clone, Copy)]
@@ -43,6 +52,7 @@ impl Plan {
         header: &Header,
         refcounts: &Region<'_>,
         l1: &Region<'_>,
+        bitmaps: Option<Directory>,
     ) -> Result<Self, Broken> {
         let cluster_size = header.geometry.cluster_size();
         let needed = header.geometry.l1_needed(header.virtual_size);
@@ -64,17 +74,24 @@ impl Plan {
 
         let roots = refcounts.at.max(l1.at);
         l2.retain(|&(_, at)| is_ahead(at.0, cluster_size, roots));
+        let has_snapshots =
+            header.snapshots > 0 && is_ahead(header.snapshots_offset.0, LISTED, roots);
+        let bitmaps = bitmaps.filter(|b| is_ahead(b.at.0, LISTED, roots));
         let table = cluster_size.min(MAX_SPAN);
         let asked = HEAD
             + NAMES
             + header.refcount_table_bytes().min(MAX_SPAN)
             + header.l1_bytes().min(MAX_SPAN)
-            + table;
-        l2.truncate(((MAX_WANTED - asked) / table).min(MAX_L2) as usize);
+            + table
+            + 2 * LISTED;
+        let room = MAX_WANTED.saturating_sub(asked) / table;
+        l2.truncate(room.min(MAX_L2) as usize);
         Ok(Self {
             last_block,
             l2,
             highest_l2,
+            has_snapshots,
+            bitmaps,
         })
     }
 
@@ -82,10 +99,13 @@ impl Plan {
     pub(super) fn spans(&self, header: &Header) -> Vec<Span> {
         let block = self.last_block.iter().map(|block| block.at);
         let l2 = self.l2.iter().map(|(_, at)| at.0);
-        block
+        let tables = block
             .chain(l2)
-            .map(|at| clipped(at, header.geometry.cluster_size()))
-            .collect()
+            .map(|at| clipped(at, header.geometry.cluster_size()));
+        let snapshots = self.has_snapshots.then_some(header.snapshots_offset.0);
+        let bitmaps = self.bitmaps.map(|b| b.at.0);
+        let lists = snapshots.into_iter().chain(bitmaps);
+        tables.chain(lists.map(|at| clipped(at, LISTED))).collect()
     }
 
     /// Judges the tables in `regions` of a file of `file_len` bytes.
@@ -108,6 +128,9 @@ impl Plan {
         {
             break_rule(facts, ("truncated", e));
         }
+        let lists = usize::from(self.has_snapshots) + self.bitmaps.iter().len();
+        let (regions, lists) = regions.split_at(regions.len().saturating_sub(lists));
+        self.list(header, lists, facts);
         let (blocks, tables) = regions.split_at(regions.len().min(self.last_block.iter().len()));
         if let (Some(block), [region]) = (self.last_block, blocks) {
             check_length(header, block, region.bytes, file_len, facts);
@@ -118,6 +141,26 @@ impl Plan {
         });
         if let Some(broken) = broken {
             break_rule(facts, broken);
+        }
+    }
+}
+
+impl Plan {
+    /// Lists snapshots and bitmaps, as far as they are in view.
+    fn list(&self, header: &Header, mut regions: &[Region<'_>], facts: &mut Facts) {
+        if self.has_snapshots
+            && let Some(table) = regions.split_off_first()
+        {
+            let all = snapshots::in_view(header, table.bytes);
+            let all: Vec<_> = all.iter().map(|s| s.describe(header)).collect();
+            facts.detail("snapshot_list", all);
+        }
+        if let Some(directory) = &self.bitmaps
+            && let Some(table) = regions.split_off_first()
+        {
+            let all = bitmaps::in_view(directory, table.bytes);
+            let all: Vec<_> = all.iter().map(bitmaps::Bitmap::describe).collect();
+            facts.detail("bitmaps", all);
         }
     }
 }

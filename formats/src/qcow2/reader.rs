@@ -7,8 +7,8 @@ use super::clusters::Clusters;
 use super::entries::Mapping;
 use super::extensions::{Extensions, backing_name};
 use super::layout::{Header, incompatible};
-use super::rules;
 use super::tables::Tables;
+use super::{rules, snapshots};
 use crate::chain::{self, Overlay};
 use crate::disk::check_range;
 use crate::extent::{has_room, push_stored};
@@ -18,6 +18,20 @@ use crate::{
     Disk, Error, Extent, ExtentKind, Format, GuestOffset, HostOffset, MAX_EXTENTS, OpenOptions,
     Result, Source, guest_len, push_extent,
 };
+
+/// Formats of disks that may lie beneath.
+const BACKING_FORMATS: &[Format] = &[
+    Format::Raw,
+    Format::Qcow2,
+    Format::Qcow1,
+    Format::Qed,
+    Format::Vmdk,
+    Format::Vdi,
+    Format::Vhd,
+    Format::Vhdx,
+    Format::Parallels,
+    Format::Luks,
+];
 
 /// A qcow2 image.
 pub(super) struct Reader {
@@ -38,6 +52,13 @@ pub(super) fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc
     if let Some((_, error)) = rules::features(&header).into_iter().next() {
         return Err(error);
     }
+    let header = match &options.snapshot {
+        Some(wanted) => {
+            let all = snapshots::read(source.as_ref(), &header, limits)?.snapshots;
+            snapshots::find(all, wanted)?.header(&header)?
+        }
+        None => header,
+    };
     limits.virtual_size(Format::Qcow2, header.virtual_size)?;
     let cluster_size = header.geometry.cluster_size();
 
@@ -104,17 +125,16 @@ fn open_backing(
     let refused = |message| Err(Error::refused(Format::Qcow2, "backing file", message));
     // A format that is not recorded would have to be guessed from bytes that a guest may have
     // written: the way to make a raw disk name files of the host.
-    let format = match extensions.backing_format.as_deref() {
-        Some("raw") => Format::Raw,
-        Some("qcow2") => Format::Qcow2,
-        Some(format) => {
+    let Some(recorded) = extensions.backing_format.as_deref() else {
+        return refused(format!(
+            "{name:?} has no format recorded, and it is not guessed"
+        ));
+    };
+    let format = match recorded.parse() {
+        Ok(format) if BACKING_FORMATS.contains(&format) => format,
+        _ => {
             return refused(format!(
-                "{name:?} is said to be {format:?}: raw and qcow2 are read"
-            ));
-        }
-        None => {
-            return refused(format!(
-                "{name:?} has no format recorded, and it is not guessed"
+                "{name:?} is said to be {recorded:?}, which is not read here"
             ));
         }
     };
