@@ -9,29 +9,36 @@
 //! ```
 //! The formats differ in how an entry is spelled ([`BlockTable`]); finding runs, bounds and
 //! reading are the same and live here. The table is never held whole: that of an empty 64 TiB
-//! VHDX has 512 MiB, and costs one page.
+//! VHDX has 512 MiB, and costs one page. Where a block is stored in part, over that of a parent,
+//! a bitmap says which of its sectors are ([`bitmap`]); the parent itself is found by name and
+//! laid beneath ([`parent`]).
 
+mod bitmap;
+pub(crate) mod check;
+mod pages;
+pub(crate) mod parent;
 pub(crate) mod writer;
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+pub(crate) use bitmap::SectorBitmap;
+use pages::{PAGE, Page, Pages};
 
 use crate::disk::check_range;
 use crate::extent::{has_room, push_stored};
-use crate::source::read_up_to;
 use crate::{
     Disk, Error, Extent, ExtentKind, Format, GuestOffset, HostOffset, Result, Source, guest_len,
     push_extent,
 };
-
-/// Bytes of a table read and kept at once.
-const PAGE: u64 = 64 << 10;
 
 /// What a table says of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Block {
     /// Its bytes start here.
     At(HostOffset),
+    /// The place of its bytes starts here; its sector bitmap says which of them are stored.
+    Partial(HostOffset),
     /// It is zero.
     Zero,
     /// It is not stored.
@@ -42,7 +49,7 @@ impl Block {
     /// The kind of a hole; `None` for stored blocks.
     const fn hole(self) -> Option<ExtentKind> {
         match self {
-            Self::At(_) => None,
+            Self::At(_) | Self::Partial(_) => None,
             Self::Zero => Some(ExtentKind::Zero),
             Self::Unallocated => Some(ExtentKind::Unallocated),
         }
@@ -58,6 +65,11 @@ pub(crate) trait BlockTable: Send + Sync {
     /// Bytes of an entry: a power of two.
     const ENTRY: u64;
 
+    /// Entries that a disk of `blocks` blocks needs.
+    fn slots(&self, blocks: u64) -> u64 {
+        blocks.checked_sub(1).map_or(0, |last| self.slot(last) + 1)
+    }
+
     /// Index of the entry of `block`.
     fn slot(&self, block: u64) -> u64 {
         block
@@ -70,7 +82,17 @@ pub(crate) trait BlockTable: Send + Sync {
 
     /// The meaning of an entry, which has [`ENTRY`](Self::ENTRY) bytes.
     fn decode(&self, block: u64, entry: &[u8]) -> Result<Block>;
+
+    /// The bitmap of `block`, which is stored in part from `host`. `entry` reads others of the
+    /// table. Formats that store blocks as a whole have none.
+    fn bitmap(&self, block: u64, _: HostOffset, _: &Entries<'_>) -> Result<SectorBitmap> {
+        let message = format!("block {block} is stored in part");
+        Err(Error::malformed(Self::FORMAT, Self::NAME, message))
+    }
 }
+
+/// Reads an entry of a table by its index.
+pub(crate) type Entries<'a> = dyn Fn(u64) -> Result<[u8; 8]> + 'a;
 
 /// Where the parts of a [`BlockDisk`] are, all in bytes.
 pub(crate) struct Shape {
@@ -101,8 +123,7 @@ impl<T: BlockTable> BlockDisk<T> {
     /// `Malformed` when the table does not lie in the source.
     pub(crate) fn new(source: Arc<dyn Source>, table: T, shape: Shape) -> Result<Self> {
         let blocks = shape.virtual_size.div_ceil(shape.block_size);
-        let slots = blocks.checked_sub(1).map_or(0, |last| table.slot(last) + 1);
-        let len = slots.saturating_mul(T::ENTRY);
+        let len = table.slots(blocks).saturating_mul(T::ENTRY);
         let end = shape.table_at.checked_add(len);
         if end.is_none_or(|end| end.0 > source.len()) {
             return Err(Error::malformed(
@@ -136,10 +157,29 @@ impl<T: BlockTable> BlockDisk<T> {
         let decoded = self
             .table
             .decode(block, &page.entry(self.table.slot(block), T::ENTRY))?;
-        if let Block::At(host) = decoded {
+        if let Block::At(host) | Block::Partial(host) = decoded {
             inside::<T>(block, host, self.visible(block), self.source.len())?;
         }
         Ok(decoded)
+    }
+
+    /// The bitmap of `block`, which is stored in part from `host`.
+    fn bitmap(&self, block: u64, host: HostOffset) -> Result<SectorBitmap> {
+        let bitmap = self.table.bitmap(block, host, &|slot| {
+            let page = self.pages.page(slot * T::ENTRY / PAGE)?;
+            Ok(page.entry(slot, T::ENTRY))
+        })?;
+        let len = self.visible(block).div_ceil(bitmap.sector).div_ceil(8);
+        let end = bitmap.at.checked_add(len);
+        if end.is_none_or(|end| end.0 > self.source.len()) {
+            let (at, end) = (bitmap.at, self.source.len());
+            return Err(Error::malformed(
+                T::FORMAT,
+                "sector bitmap",
+                format!("of block {block} is at {at}, but the file ends at {end:#x}"),
+            ));
+        }
+        Ok(bitmap)
     }
 
     fn page_of(&self, block: u64) -> Result<Arc<Page>> {
@@ -159,6 +199,7 @@ impl<T: BlockTable> BlockDisk<T> {
         let mut expected = first;
         while next < page_end {
             expected = match expected {
+                Block::Partial(_) => break,
                 Block::At(host) => match host.checked_add(self.shape.block_size) {
                     Some(host) => Block::At(host),
                     None => break,
@@ -172,6 +213,66 @@ impl<T: BlockTable> BlockDisk<T> {
             next += 1;
         }
         Ok((first, next))
+    }
+}
+
+impl<T: BlockTable> BlockDisk<T> {
+    /// Appends what `range`, inside a block that is stored in part from `host`, is made of.
+    /// Answers how far it came before the call, which began with `base` extents, was full.
+    fn push_partial(
+        &self,
+        block: u64,
+        host: HostOffset,
+        range: Range<GuestOffset>,
+        base: usize,
+        out: &mut Vec<Extent>,
+    ) -> Result<GuestOffset> {
+        let start = block * self.shape.block_size;
+        let within = range.start.0 - start..range.end.0 - start;
+        let mut at = range.start;
+        let bitmap = self.bitmap(block, host)?;
+        for run in bitmap.runs(self.source.as_ref(), within)? {
+            let end = GuestOffset(start + run.end);
+            if !has_room(out, base) {
+                break;
+            }
+            if run.is_stored {
+                let host = HostOffset(host.0 + (at.0 - start));
+                let is_own = self.shape.is_plain;
+                let came = push_stored(self.source.as_ref(), at..end, host, is_own, base, out)?;
+                if came < end {
+                    return Ok(came);
+                }
+            } else {
+                let (range, kind) = (at..end, ExtentKind::Unallocated);
+                push_extent(out, Extent { range, kind });
+            }
+            at = end;
+        }
+        Ok(at)
+    }
+
+    /// Fills `buf` from byte `within` of a block that is stored in part from `host`.
+    fn read_partial(
+        &self,
+        buf: &mut [u8],
+        block: u64,
+        host: HostOffset,
+        within: u64,
+    ) -> Result<()> {
+        let bitmap = self.bitmap(block, host)?;
+        let (mut rest, mut at) = (buf, within);
+        let range = within..within + rest.len() as u64;
+        for run in bitmap.runs(self.source.as_ref(), range)? {
+            let (part, tail) = rest.split_at_mut((run.end - at) as usize);
+            if run.is_stored {
+                self.source.read_exact_at(part, HostOffset(host.0 + at))?;
+            } else {
+                part.fill(0);
+            }
+            (rest, at) = (tail, run.end);
+        }
+        Ok(())
     }
 }
 
@@ -200,6 +301,7 @@ impl<T: BlockTable> Disk for BlockDisk<T> {
                     let is_own = self.shape.is_plain;
                     push_stored(self.source.as_ref(), at..end, host, is_own, base, out)?
                 }
+                Block::Partial(host) => self.push_partial(block, host, at..end, base, out)?,
                 Block::Zero | Block::Unallocated => {
                     let kind = first.hole().unwrap_or(ExtentKind::Zero);
                     push_extent(
@@ -231,6 +333,7 @@ impl<T: BlockTable> Disk for BlockDisk<T> {
                 Block::At(host) => self
                     .source
                     .read_exact_at(part, HostOffset(host.0 + within))?,
+                Block::Partial(host) => self.read_partial(part, block, host, within)?,
                 Block::Zero | Block::Unallocated => part.fill(0),
             }
             rest = tail;
@@ -262,7 +365,7 @@ pub(crate) fn check_blocks<T: BlockTable>(
         let Some(entry) = entry else {
             break;
         };
-        if let Block::At(host) = table.decode(block, entry)? {
+        if let Block::At(host) | Block::Partial(host) = table.decode(block, entry)? {
             let visible = block_size.min(virtual_size - block * block_size);
             inside::<T>(block, host, visible, file_len)?;
             placed = placed.saturating_add(visible);
@@ -287,103 +390,6 @@ fn inside<T: BlockTable>(block: u64, host: HostOffset, visible: u64, file_len: u
             T::NAME,
             format!("block {block} is at {host}, but the file ends at {file_len:#x}"),
         )),
-    }
-}
-
-/// A page of a table.
-struct Page {
-    number: u64,
-    /// Empty where every byte is `fill`.
-    bytes: Vec<u8>,
-    /// The byte all of the page consists of.
-    fill: Option<u8>,
-    /// The end of the page in the table; further than one page on, where a hole of the file
-    /// tells that all up to there is zero.
-    end: u64,
-}
-
-impl Page {
-    fn entry(&self, slot: u64, len: u64) -> [u8; 8] {
-        let mut entry = [self.fill.unwrap_or(0); 8];
-        let start = usize::try_from(slot * len % PAGE).unwrap_or(usize::MAX);
-        let found = start
-            .checked_add(8.min(len as usize))
-            .and_then(|end| self.bytes.get(start..end));
-        if let Some(bytes) = found {
-            entry[..bytes.len()].copy_from_slice(bytes);
-        }
-        entry
-    }
-}
-
-/// A table read page by page. Few are kept: which one a page displaces is decided by its
-/// number, for tables are walked in order.
-struct Pages {
-    source: Arc<dyn Source>,
-    at: HostOffset,
-    len: u64,
-    kept: Mutex<Vec<Option<Arc<Page>>>>,
-}
-
-impl Pages {
-    /// Pages of the `len` bytes at `at`, which lie in `source`.
-    fn new(source: Arc<dyn Source>, at: HostOffset, len: u64, cache: u64) -> Self {
-        let count = (cache / PAGE).clamp(1, len.div_ceil(PAGE).max(1));
-        let count = usize::try_from(count).unwrap_or(1);
-        Self {
-            source,
-            at,
-            len,
-            kept: Mutex::new(vec![None; count]),
-        }
-    }
-
-    fn page(&self, number: u64) -> Result<Arc<Page>> {
-        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = {
-            let kept = kept();
-            let slot = usize::try_from(number % kept.len() as u64).unwrap_or(0);
-            if let Some(page) = &kept[slot]
-                && page.number == number
-            {
-                return Ok(page.clone());
-            }
-            slot
-        };
-        let page = Arc::new(self.load(number)?);
-        kept()[slot] = Some(page.clone());
-        Ok(page)
-    }
-
-    fn load(&self, number: u64) -> Result<Page> {
-        let start = number * PAGE;
-        let end = (start + PAGE).min(self.len);
-        let host = HostOffset(self.at.0 + start);
-        let data = self.source.next_data(host)?;
-        let hole_end = data.map_or(self.len, |d| d.start.since(self.at));
-        if hole_end >= end {
-            return Ok(Page {
-                number,
-                bytes: Vec::new(),
-                fill: Some(0),
-                end: (hole_end - hole_end % PAGE).max(end).min(self.len),
-            });
-        }
-        let len = usize::try_from(end - start).unwrap_or(0);
-        let mut bytes = read_up_to(self.source.as_ref(), host, len)?;
-        let fill = bytes
-            .first()
-            .copied()
-            .filter(|first| bytes.iter().all(|b| b == first));
-        if fill.is_some() {
-            bytes = Vec::new();
-        }
-        Ok(Page {
-            number,
-            bytes,
-            fill,
-            end,
-        })
     }
 }
 

@@ -5,6 +5,10 @@ use crate::bytes::is_zero;
 use crate::copy::{Encode, Shape, Tables};
 use crate::{Error, Format, HostOffset, Result, Sink, UnitIndex};
 
+/// Bytes these formats are written in. Smaller than any block, so that memory stays flat and
+/// zeros inside a block stay a hole of the file.
+pub(crate) const UNIT: u64 = 4096;
+
 /// Leaves out zeros, stores everything else as it is.
 pub(crate) struct Plain;
 
@@ -21,19 +25,53 @@ impl Encode for Plain {
 /// Bytes of a table that are handed out at once.
 const PAGE: u64 = 64 << 10;
 
+/// Where the parts of blocks go that are given places as they are first written to.
+#[derive(Default)]
+pub(crate) struct Placer {
+    /// The block written to last, and its place.
+    current: Option<(u64, HostOffset)>,
+}
+
+impl Placer {
+    /// The place of unit `n`. Whenever that lies in another block than the last one, `assign`
+    /// gives it a place.
+    pub(crate) fn place(
+        &mut self,
+        n: UnitIndex,
+        block_size: u64,
+        assign: impl FnOnce(u64) -> HostOffset,
+    ) -> HostOffset {
+        let block = n * UNIT / block_size;
+        let at = match self.current {
+            Some((current, at)) if current == block => at,
+            _ => assign(block),
+        };
+        self.current = Some((block, at));
+        HostOffset(at.0 + n * UNIT % block_size)
+    }
+}
+
+/// Makes the entries of a page that were never set. Given the byte of the table it begins at.
+pub(crate) type Fill = Box<dyn Fn(u64, &mut [u8]) + Send>;
+
+/// Fills with one byte.
+pub(crate) fn fill_with(byte: u8) -> Option<Fill> {
+    Some(Box::new(move |_, page| page.fill(byte)))
+}
+
 /// A table filled in ascending order; at most a page of it is held.
 pub(crate) struct TableWriter {
     at: HostOffset,
     len: u64,
-    /// What entries never set consist of.
-    fill: u8,
+    /// `None`: zeros, and a hole where nothing is set.
+    fill: Option<Fill>,
     page: Option<(u64, Vec<u8>)>,
     is_written: Vec<bool>,
 }
 
 impl TableWriter {
     /// A table of `len` bytes at `at`.
-    pub(crate) fn new(at: HostOffset, len: u64, fill: u8) -> Self {
+    pub(crate) fn new(at: HostOffset, len: u64, fill: Option<Fill>) -> Self {
         let pages = usize::try_from(len.div_ceil(PAGE)).unwrap_or(0);
         Self {
             at,
@@ -49,13 +87,22 @@ impl TableWriter {
         let number = byte / PAGE;
         if self.page.as_ref().is_none_or(|(held, _)| *held != number) {
             tables.extend(self.take());
-            let len = (self.len - number * PAGE).min(PAGE);
-            self.page = Some((number, vec![self.fill; len as usize]));
+            self.page = Some((number, self.unset(number)));
         }
         if let Some((_, page)) = &mut self.page {
             let at = (byte % PAGE) as usize;
             page[at..at + entry.len()].copy_from_slice(entry);
         }
+    }
+
+    /// Page `number` with nothing set.
+    fn unset(&self, number: u64) -> Vec<u8> {
+        let start = number * PAGE;
+        let mut page = vec![0; (self.len - start).min(PAGE) as usize];
+        if let Some(fill) = &self.fill {
+            fill(start, &mut page);
+        }
+        page
     }
 
     fn take(&mut self) -> Option<(HostOffset, Vec<u8>)> {
@@ -69,24 +116,14 @@ impl TableWriter {
         if let Some((at, page)) = self.take() {
             sink.write_all_at(&page, at)?;
         }
-        if self.fill == 0 {
+        if self.fill.is_none() {
             return Ok(());
         }
-        let empty = vec![self.fill; PAGE as usize];
         for (n, _) in (0..).zip(&self.is_written).filter(|(_, done)| !**done) {
-            let start = n * PAGE;
-            let len = (self.len - start).min(PAGE) as usize;
-            sink.write_all_at(&empty[..len], HostOffset(self.at.0 + start))?;
+            sink.write_all_at(&self.unset(n), HostOffset(self.at.0 + n * PAGE))?;
         }
         Ok(())
     }
-}
-
-/// Writes the pages a table handed out.
-pub(crate) fn write_all(tables: &Tables, sink: &dyn Sink) -> Result<()> {
-    tables
-        .iter()
-        .try_for_each(|(at, bytes)| sink.write_all_at(bytes, *at))
 }
 
 /// An option of a writer that has no such value.
@@ -175,7 +212,7 @@ mod tests {
 
     #[test]
     fn hands_out_pages_in_order_and_fills_the_rest() {
-        let mut table = TableWriter::new(HostOffset(10), 3 * PAGE + 8, 0xff);
+        let mut table = TableWriter::new(HostOffset(10), 3 * PAGE + 8, fill_with(0xff));
         let mut tables = Tables::new();
         table.set(4, &[1; 4], &mut tables);
         table.set(8, &[2; 4], &mut tables);

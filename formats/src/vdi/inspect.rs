@@ -61,6 +61,9 @@ fn describe(header: &Header, facts: &mut Facts) {
     facts.detail("blocks_in_image", header.blocks_in_image);
     facts.detail("blocks_allocated", header.blocks_allocated);
     facts.detail("uuid_image", uuid(&header.uuid_image));
+    if !header.comment.is_empty() {
+        facts.detail("comment", header.comment.as_str());
+    }
 }
 
 fn check_map(header: &Header, map: &[u8], file_len: u64, facts: &mut Facts) {

@@ -50,9 +50,13 @@ pub(super) struct Header {
     pub(super) block_size: u32,
     /// Bytes before each block in its slot.
     pub(super) block_extra: u32,
+    /// What the image's maker says of it.
+    pub(super) comment: String,
     pub(super) blocks_in_image: u32,
     pub(super) blocks_allocated: u32,
     pub(super) uuid_image: [u8; 16],
+    /// The state the image is in: a new one with each modification.
+    pub(super) uuid_modified: [u8; 16],
     /// The image this one lies over.
     pub(super) uuid_link: [u8; 16],
     /// The state that image must be in: its last modification.
@@ -112,9 +116,11 @@ impl Header {
             disk_size: le64(bytes, 0x170)?,
             block_size: le32(bytes, 0x178)?,
             block_extra: le32(bytes, 0x17c)?,
+            comment: text(bytes.get(0x54..0x154)?),
             blocks_in_image: le32(bytes, 0x180)?,
             blocks_allocated: le32(bytes, 0x184)?,
             uuid_image: *bytes.get(0x188..)?.first_chunk()?,
+            uuid_modified: *bytes.get(0x198..)?.first_chunk()?,
             uuid_link: *bytes.get(0x1a8..)?.first_chunk()?,
             uuid_parent: *bytes.get(0x1b8..)?.first_chunk()?,
         }))
@@ -187,13 +193,43 @@ impl Header {
         }
     }
 
-    /// Why the image cannot be used alone.
-    pub(super) fn parent(&self) -> Option<String> {
-        let needs = match self.image_type {
+    /// Whether blocks that are not stored are those of another image. A parent's UUID says so
+    /// whatever the image's type.
+    pub(super) fn has_parent(&self) -> bool {
+        match self.image_type {
             ImageType::Undo | ImageType::Differencing => true,
             ImageType::Dynamic | ImageType::Static => !is_zero(self.uuid_of_parent()),
+        }
+    }
+
+    /// Checks that `parent` is the image this one was made over, and not modified since.
+    ///
+    /// # Errors
+    /// `Malformed` when it is not.
+    pub(super) fn check_parent(&self, parent: &Self) -> Result<()> {
+        let wrong = |what, found: &[u8; 16], wanted: &[u8; 16]| {
+            let (found, wanted) = (uuid(found), uuid(wanted));
+            Err(Error::malformed(
+                Format::Vdi,
+                "parent",
+                format!(
+                    "has the {what} UUID {found}, but the image over it was made over {wanted}"
+                ),
+            ))
         };
-        needs.then(|| {
+        if parent.uuid_image != *self.uuid_of_parent() {
+            return wrong("image", &parent.uuid_image, self.uuid_of_parent());
+        }
+        let is_known = !is_zero(&self.uuid_link) && !is_zero(&self.uuid_parent);
+        if is_known && !is_zero(&parent.uuid_modified) && parent.uuid_modified != self.uuid_parent {
+            return wrong("modification", &parent.uuid_modified, &self.uuid_parent);
+        }
+        Ok(())
+    }
+
+    /// Why the image cannot be used alone.
+    pub(super) fn parent(&self) -> Option<String> {
+        self.has_parent().then(|| {
             format!(
                 "is a {} image over {}: another file holds part of its content; merge it into one image first",
                 self.image_type.name(),
@@ -201,6 +237,15 @@ impl Header {
             )
         })
     }
+}
+
+/// Text of a fixed field, for people.
+fn text(field: &[u8]) -> String {
+    let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
+    String::from_utf8_lossy(&field[..end])
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect()
 }
 
 /// A UUID as VirtualBox shows it: its first three fields are little-endian.

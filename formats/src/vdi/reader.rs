@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
-use super::layout::{HEADER_LEN, Header};
-use crate::blocks::{Block, BlockDisk, BlockTable, Shape};
+use super::layout::{HEADER_LEN, Header, uuid};
+use crate::blocks::{Block, BlockDisk, BlockTable, Shape, parent};
 use crate::bytes::le32;
+use crate::chain::{self, Overlay};
 use crate::source::read_up_to;
 use crate::{Disk, Error, Format, HostOffset, OpenOptions, Result, Source};
 
@@ -11,25 +12,64 @@ const FREE: u32 = 0xffff_ffff;
 /// A block that was discarded.
 const ZERO: u32 = 0xffff_fffe;
 
-/// Opens the virtual disk in `source`.
+/// Opens the virtual disk in `source`. Where it has a parent, that is asked for by its UUID, for
+/// an image names no file: bare, and as the file name VirtualBox gives to a snapshot
+/// (`{uuid}.vdi`). It must have that UUID, and not be modified since the image was made.
 ///
 /// # Errors
-/// `Malformed` when header or block map are damaged, `Refused` for images with a parent,
-/// `Limit` when the disk is larger than allowed.
+/// `Malformed` when header or block map are damaged or the parent is another one, `Refused` for
+/// images whose parent is not granted, `Limit` when the disk is larger than allowed.
 pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Disk>> {
-    let header = Header::parse(&read_up_to(source.as_ref(), HostOffset::ZERO, HEADER_LEN)?)?;
-    if let Some(message) = header.parent() {
-        return Err(Error::refused(Format::Vdi, "header", message));
+    let header = read_header(source.as_ref())?;
+    open_under(&header, source, options)
+}
+
+pub(super) fn read_header(source: &dyn Source) -> Result<Header> {
+    Header::parse(&read_up_to(source, HostOffset::ZERO, HEADER_LEN)?)
+}
+
+fn open_under(
+    header: &Header,
+    source: Arc<dyn Source>,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Disk>> {
+    let limits = &options.limits;
+    limits.virtual_size(Format::Vdi, header.disk_size)?;
+    let shape = shape(header, limits.cache);
+    let blocks = Arc::new(BlockDisk::new(source, Map::new(header), shape)?);
+    if !header.has_parent() {
+        return Ok(blocks);
     }
-    let virtual_size = options.limits.virtual_size(Format::Vdi, header.disk_size)?;
-    let shape = Shape {
-        virtual_size,
+    let (parent, granted, options) = parent(header, options)?;
+    let parent = open_under(&parent, granted, &options)?;
+    Ok(Arc::new(Overlay::new(blocks, parent)))
+}
+
+pub(super) fn shape(header: &Header, cache: u64) -> Shape {
+    Shape {
+        virtual_size: header.disk_size,
         block_size: u64::from(header.block_size),
         table_at: HostOffset(u64::from(header.offset_blocks)),
-        cache: options.limits.cache,
+        cache,
         is_plain: true,
-    };
-    Ok(Arc::new(BlockDisk::new(source, Map::new(&header), shape)?))
+    }
+}
+
+/// The parent of an image, which is the one meant, and how to open it.
+///
+/// # Errors
+/// `Refused` when it is not granted, `Malformed` when it is another image.
+pub(super) fn parent(
+    header: &Header,
+    options: &OpenOptions,
+) -> Result<(Header, Arc<dyn Source>, OpenOptions)> {
+    let bare = uuid(header.uuid_of_parent());
+    let braced = format!("{{{bare}}}.vdi");
+    let granted = parent::request(Format::Vdi, [bare.as_str(), &braced], options)?;
+    let options = chain::beneath(Format::Vdi, Format::Vdi, &granted, options)?;
+    let parent = read_header(granted.source.as_ref())?;
+    header.check_parent(&parent)?;
+    Ok((parent, granted.source, options))
 }
 
 /// The block map.

@@ -1,7 +1,7 @@
 use super::layout::{HEADER_LEN, SIGNATURE};
 use crate::blocks::writer::{
-    DEFAULT_UUID, Plain, TableWriter, mixed_endian, parse_switch, parse_uuid, refuse_compression,
-    unknown_option, write_all,
+    DEFAULT_UUID, Fill, Placer, Plain, TableWriter, UNIT, fill_with, mixed_endian, parse_switch,
+    parse_uuid, refuse_compression, unknown_option,
 };
 use crate::copy::{Encode, Payload, Summary, Tables, Target};
 use crate::{Error, Format, HostOffset, Result, Sink, UnitIndex};
@@ -66,14 +66,30 @@ pub fn create(options: &WriteOptions, virtual_size: u64) -> Result<Box<dyn Targe
     let size = virtual_size.next_multiple_of(SECTOR);
     let blocks = size.div_ceil(BLOCK);
     let map_len = blocks * 4;
+    let (fill, slots) = if options.is_static {
+        (Some(in_order()), blocks)
+    } else {
+        (fill_with(0xff), 0)
+    };
     Ok(Box::new(Writer {
         options: options.clone(),
         size,
         blocks,
-        map: TableWriter::new(HostOffset(MAP_AT), map_len, 0xff),
+        map: TableWriter::new(HostOffset(MAP_AT), map_len, fill),
+        placer: Placer::default(),
         data_at: (MAP_AT + map_len).next_multiple_of(BLOCK),
-        slots: 0,
+        slots,
     }))
+}
+
+/// A map that gives every block the slot of its number.
+fn in_order() -> Fill {
+    Box::new(|at, page| {
+        // The number of the last block fits: the map has less than 2^31 bytes.
+        for (slot, entry) in (at as u32 / 4..).zip(page.as_chunks_mut().0) {
+            *entry = slot.to_le_bytes();
+        }
+    })
 }
 
 struct Writer {
@@ -81,6 +97,7 @@ struct Writer {
     size: u64,
     blocks: u64,
     map: TableWriter,
+    placer: Placer,
     data_at: u64,
     /// Slots in use.
     slots: u64,
@@ -113,7 +130,7 @@ impl Writer {
 
 impl Target for Writer {
     fn unit(&self) -> u64 {
-        BLOCK
+        UNIT
     }
 
     fn encoder(&self) -> Result<Box<dyn Encode>> {
@@ -122,25 +139,18 @@ impl Target for Writer {
 
     fn place(&mut self, n: UnitIndex, _: Payload, tables: &mut Tables) -> Result<HostOffset> {
         if self.options.is_static {
-            return Ok(HostOffset(self.data_at + n * BLOCK));
+            return Ok(HostOffset(self.data_at + n * UNIT));
         }
-        let at = HostOffset(self.data_at + self.slots * BLOCK);
-        let slot = self.slots as u32;
-        self.map.set(n * 4, &slot.to_le_bytes(), tables);
-        self.slots += 1;
-        Ok(at)
+        let (map, slots, data_at) = (&mut self.map, &mut self.slots, self.data_at);
+        Ok(self.placer.place(n, BLOCK, |block| {
+            let slot = *slots as u32;
+            map.set(block * 4, &slot.to_le_bytes(), tables);
+            *slots += 1;
+            HostOffset(data_at + u64::from(slot) * BLOCK)
+        }))
     }
 
-    fn finish(mut self: Box<Self>, sink: &dyn Sink) -> Result<Summary> {
-        if self.options.is_static {
-            self.slots = self.blocks;
-            for block in 0..self.blocks {
-                let mut tables = Tables::new();
-                let slot = block as u32;
-                self.map.set(block * 4, &slot.to_le_bytes(), &mut tables);
-                write_all(&tables, sink)?;
-            }
-        }
+    fn finish(self: Box<Self>, sink: &dyn Sink) -> Result<Summary> {
         let file_size = self.data_at + self.slots * BLOCK;
         sink.set_len(file_size)?;
         let header = self.header();

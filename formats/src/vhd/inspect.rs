@@ -1,5 +1,6 @@
 use super::layout::{
     DiskType, DynamicHeader, FOOTER_LEN, Footer, Footers, HEADER_LEN, parent_message, printable,
+    uuid,
 };
 use super::reader::{Table, cut_short};
 use crate::Format;
@@ -120,7 +121,10 @@ impl Inspector {
         facts.detail("max_table_entries", header.max_table_entries);
         if footer.disk_type == DiskType::Differencing {
             facts.detail("parent_unicode_name", header.parent_unicode_name.as_str());
-            facts.detail("parent_locators", header.parent_locators.clone());
+            facts.detail("parent_unique_id", uuid(&header.parent_unique_id));
+            let locators = header.parent_locators.iter();
+            let codes: Vec<_> = locators.map(|l| printable(&l.platform_code)).collect();
+            facts.detail("parent_locators", codes);
             let message = parent_message(&header);
             facts.find("parent", Severity::Unsafe, "dynamic header", message);
             return Next::Done(facts);
@@ -146,6 +150,7 @@ impl Inspector {
         };
         let spelling = Table {
             bitmap_size: header.bitmap_size(),
+            is_differencing: false,
         };
         if header
             .table_offset

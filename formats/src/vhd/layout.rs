@@ -293,10 +293,25 @@ pub(super) struct DynamicHeader {
     pub(super) max_table_entries: u32,
     /// Bytes of a block without its sector bitmap.
     pub(super) block_size: u32,
+    /// Identity of the parent, where the disk is a differencing one.
+    pub(super) parent_unique_id: [u8; 16],
     /// The name of the parent, where the disk is a differencing one.
     pub(super) parent_unicode_name: String,
-    /// Platform codes of the parent locators in use.
-    pub(super) parent_locators: Vec<String>,
+    /// The parent locators in use.
+    pub(super) parent_locators: Vec<Locator>,
+}
+
+/// Where the name of a parent stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Locator {
+    /// How it is spelled.
+    pub(super) platform_code: [u8; 4],
+    /// Byte of the name.
+    pub(super) offset: u64,
+    /// Bytes of the name.
+    pub(super) len: u32,
+    /// Bytes set aside for it.
+    pub(super) space: u64,
 }
 
 impl DynamicHeader {
@@ -350,12 +365,9 @@ impl DynamicHeader {
             table_offset: be64(bytes, 16)?,
             max_table_entries: be32(bytes, 28)?,
             block_size,
+            parent_unique_id: *bytes.get(40..)?.first_chunk()?,
             parent_unicode_name: String::from_utf16_lossy(&name),
-            parent_locators: locators
-                .iter()
-                .filter(|locator| locator[..4] != [0; 4])
-                .map(|locator| printable(&locator[..4]))
-                .collect(),
+            parent_locators: locators.iter().filter_map(Locator::parse).collect(),
         }))
     }
 
@@ -380,6 +392,57 @@ impl DynamicHeader {
         }
         Ok(blocks * 4)
     }
+}
+
+impl Locator {
+    /// Parses an entry of the dynamic header; `None` where it is not in use.
+    fn parse(bytes: &[u8; 24]) -> Option<Self> {
+        let platform_code = *bytes.first_chunk()?;
+        let len = be32(bytes, 8)?;
+        // Bytes by the specification, sectors as Virtual PC and others write it.
+        let space = u64::from(be32(bytes, 4)?);
+        let space = if space < u64::from(len) {
+            space * SECTOR
+        } else {
+            space
+        };
+        (platform_code != [0; 4]).then_some(Self {
+            platform_code,
+            offset: be64(bytes, 16)?,
+            len,
+            space: space.max(len.into()),
+        })
+    }
+
+    /// The name that `bytes` spell; `None` for platforms whose names are no paths.
+    pub(super) fn name(&self, bytes: &[u8]) -> Option<String> {
+        match &self.platform_code {
+            b"W2ru" | b"W2ku" => {
+                let (pairs, _) = bytes.as_chunks::<2>();
+                // Little-endian in practice. The specification does not say, and names begin
+                // with ASCII.
+                let is_big = pairs.first().is_some_and(|pair| pair[0] == 0);
+                let units = pairs.iter().map(|pair| match is_big {
+                    true => u16::from_be_bytes(*pair),
+                    false => u16::from_le_bytes(*pair),
+                });
+                let units: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
+                Some(String::from_utf16_lossy(&units))
+            }
+            b"Wi2r" | b"Wi2k" | b"MacX" => {
+                let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+                Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A unique id as people write it.
+pub(super) fn uuid(id: &[u8; 16]) -> String {
+    let hex = |part: &[u8]| part.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let parts = [&id[..4], &id[4..6], &id[6..8], &id[8..10], &id[10..]];
+    parts.map(hex).join("-")
 }
 
 /// Text of a fixed field, for people.

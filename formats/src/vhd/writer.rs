@@ -1,7 +1,7 @@
 use super::layout::{FOOTER_LEN, HEADER_LEN, MAX_GEOMETRY, MAX_SECTORS, SECTOR, geometry, seal};
 use crate::blocks::writer::{
-    DEFAULT_UUID, Plain, TableWriter, bad_option, parse_switch, parse_uuid, refuse_compression,
-    unknown_option,
+    DEFAULT_UUID, Placer, Plain, TableWriter, UNIT, bad_option, fill_with, parse_switch,
+    parse_uuid, refuse_compression, unknown_option,
 };
 use crate::copy::{Encode, Payload, Summary, Tables, Target};
 use crate::{Error, Format, HostOffset, Result, Sink, UnitIndex};
@@ -12,8 +12,8 @@ const BLOCK: u64 = 2 << 20;
 const BITMAP: u64 = 512;
 /// Byte of the block allocation table.
 const TABLE_AT: u64 = (FOOTER_LEN + HEADER_LEN) as u64;
-/// Bytes a fixed disk is written in, so that zeros stay holes.
-const FIXED_UNIT: u64 = 4096;
+/// What Azure rounds sizes to, in bytes.
+const AZURE_UNIT: u64 = 1 << 20;
 
 /// How to write a vhd.
 #[derive(Clone, Debug)]
@@ -23,6 +23,9 @@ pub struct WriteOptions {
     /// Keep the size as it is, though Virtual PC will not see it; otherwise it grows to the
     /// next that cylinders, heads and sectors can express.
     pub force_size: bool,
+    /// For Azure, which takes fixed disks of whole MiB alone: the size grows to the next, and is
+    /// kept there. The two above are as good as set.
+    pub is_azure: bool,
     /// Identity of the disk.
     pub unique_id: [u8; 16],
     /// Seconds since 2000-01-01 00:00 UTC.
@@ -35,6 +38,7 @@ impl Default for WriteOptions {
         Self {
             is_fixed: false,
             force_size: false,
+            is_azure: false,
             unique_id: DEFAULT_UUID,
             timestamp: 0,
         }
@@ -42,10 +46,11 @@ impl Default for WriteOptions {
 }
 
 impl WriteOptions {
-    /// From `subformat=dynamic|fixed`, `force_size=on|off`, `uuid=…`, `timestamp=…`.
+    /// From `subformat=dynamic|fixed`, `force_size=on|off`, `profile=azure`, `uuid=…`,
+    /// `timestamp=…`.
     ///
     /// # Errors
-    /// `Usage` for other keys and values.
+    /// `Usage` for other keys and values, and for those that contradict the profile.
     pub fn parse(pairs: &[(String, String)], compress: bool) -> Result<Self> {
         let format = Format::Vhd;
         refuse_compression(format, compress)?;
@@ -58,6 +63,8 @@ impl WriteOptions {
                     return Err(bad_option(format, key, value, "dynamic or fixed"));
                 }
                 ("force_size", _) => options.force_size = parse_switch(format, key, value)?,
+                ("profile", "azure") => options.is_azure = true,
+                ("profile", _) => return Err(bad_option(format, key, value, "azure")),
                 ("uuid", _) => options.unique_id = parse_uuid(format, key, value)?,
                 ("timestamp", _) => {
                     let seconds = value.parse();
@@ -67,23 +74,35 @@ impl WriteOptions {
                 _ => return Err(unknown_option(format, key)),
             }
         }
+        let given = |wanted: &str| pairs.iter().any(|(key, _)| key == wanted);
+        if options.is_azure {
+            if given("subformat") && !options.is_fixed {
+                return Err(Error::usage("the profile azure needs subformat=fixed"));
+            }
+            if given("force_size") && !options.force_size {
+                return Err(Error::usage("the profile azure needs force_size=on"));
+            }
+        }
         Ok(options)
     }
 }
 
 /// Starts a disk of `virtual_size` bytes; it grows to whole sectors, and to a size that geometry
-/// can express unless the options forbid.
+/// can express unless the options forbid. For Azure it grows to whole MiB instead.
 ///
 /// # Errors
 /// `Usage` when the disk would have more than 2040 GiB, and for a fixed one of 0 bytes, which
 /// other programs do not open.
 pub fn create(options: &WriteOptions, virtual_size: u64) -> Result<Box<dyn Target>> {
-    if virtual_size == 0 && options.is_fixed {
+    let is_fixed = options.is_fixed || options.is_azure;
+    if virtual_size == 0 && is_fixed {
         return Err(Error::usage("a fixed vhd cannot hold a disk of 0 bytes"));
     }
-    let wanted = virtual_size.div_ceil(SECTOR);
+    let is_exact = options.force_size || options.is_azure;
+    let unit = if options.is_azure { AZURE_UNIT } else { SECTOR };
+    let wanted = virtual_size.div_ceil(unit).saturating_mul(unit / SECTOR);
     let (sectors, geometry) = match geometry(wanted) {
-        Some((sectors, geometry)) if !options.force_size => (sectors, geometry),
+        Some((sectors, geometry)) if !is_exact => (sectors, geometry),
         _ => (wanted, MAX_GEOMETRY),
     };
     if sectors > MAX_SECTORS {
@@ -92,8 +111,8 @@ pub fn create(options: &WriteOptions, virtual_size: u64) -> Result<Box<dyn Targe
         )));
     }
     let size = sectors * SECTOR;
-    let footer = footer(options, size, geometry);
-    if options.is_fixed {
+    let footer = footer(options, is_fixed, size, geometry);
+    if is_fixed {
         return Ok(Box::new(Fixed { size, footer }));
     }
     let entries = size.div_ceil(BLOCK);
@@ -101,17 +120,19 @@ pub fn create(options: &WriteOptions, virtual_size: u64) -> Result<Box<dyn Targe
     Ok(Box::new(Dynamic {
         entries,
         footer,
-        table: TableWriter::new(HostOffset(TABLE_AT), table_len, 0xff),
+        table: TableWriter::new(HostOffset(TABLE_AT), table_len, fill_with(0xff)),
+        placer: Placer::default(),
         next: TABLE_AT + table_len,
     }))
 }
 
 fn footer(
     options: &WriteOptions,
+    is_fixed: bool,
     size: u64,
     (cylinders, heads, sectors): (u16, u8, u8),
 ) -> Vec<u8> {
-    let (data_offset, disk_type) = if options.is_fixed {
+    let (data_offset, disk_type) = if is_fixed {
         (u64::MAX, 2u32)
     } else {
         (FOOTER_LEN as u64, 3)
@@ -162,7 +183,7 @@ struct Fixed {
 
 impl Target for Fixed {
     fn unit(&self) -> u64 {
-        FIXED_UNIT
+        UNIT
     }
 
     fn encoder(&self) -> Result<Box<dyn Encode>> {
@@ -170,7 +191,7 @@ impl Target for Fixed {
     }
 
     fn place(&mut self, n: UnitIndex, _: Payload, _: &mut Tables) -> Result<HostOffset> {
-        Ok(HostOffset(n * FIXED_UNIT))
+        Ok(HostOffset(n * UNIT))
     }
 
     fn finish(self: Box<Self>, sink: &dyn Sink) -> Result<Summary> {
@@ -185,13 +206,14 @@ struct Dynamic {
     entries: u64,
     footer: Vec<u8>,
     table: TableWriter,
+    placer: Placer,
     /// Byte of the next sector bitmap.
     next: u64,
 }
 
 impl Target for Dynamic {
     fn unit(&self) -> u64 {
-        BLOCK
+        UNIT
     }
 
     fn encoder(&self) -> Result<Box<dyn Encode>> {
@@ -199,13 +221,16 @@ impl Target for Dynamic {
     }
 
     fn place(&mut self, n: UnitIndex, _: Payload, tables: &mut Tables) -> Result<HostOffset> {
-        // Below 2^32: 2040 GiB and their bitmaps are fewer than 2^32 - 1 sectors.
-        let sector = (self.next / SECTOR) as u32;
-        self.table.set(n * 4, &sector.to_be_bytes(), tables);
-        tables.push((HostOffset(self.next), vec![0xff; BITMAP as usize]));
-        let at = HostOffset(self.next + BITMAP);
-        self.next += BITMAP + BLOCK;
-        Ok(at)
+        let (table, next) = (&mut self.table, &mut self.next);
+        Ok(self.placer.place(n, BLOCK, |block| {
+            // Below 2^32: 2040 GiB and their bitmaps are fewer than 2^32 - 1 sectors.
+            let sector = (*next / SECTOR) as u32;
+            table.set(block * 4, &sector.to_be_bytes(), tables);
+            tables.push((HostOffset(*next), vec![0xff; BITMAP as usize]));
+            let at = HostOffset(*next + BITMAP);
+            *next += BITMAP + BLOCK;
+            at
+        }))
     }
 
     fn finish(self: Box<Self>, sink: &dyn Sink) -> Result<Summary> {

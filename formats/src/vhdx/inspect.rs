@@ -217,10 +217,10 @@ fn describe(metadata: &Metadata, facts: &mut Facts) {
     facts.detail("leave_block_allocated", metadata.leave_block_allocated);
     facts.detail("has_parent", metadata.parent.is_some());
     facts.detail("virtual_disk_id", metadata.virtual_disk_id.to_string());
-    for (key, value) in metadata.parent.iter().flatten() {
+    for (key, value) in metadata.parent.iter().flat_map(|parent| &parent.pairs) {
         if matches!(
             key.as_str(),
-            "relative_path" | "absolute_win32_path" | "volume_path"
+            "relative_path" | "absolute_win32_path" | "volume_path" | "parent_linkage"
         ) {
             facts.detail(key, value.as_str());
         }

@@ -41,6 +41,26 @@ impl Guid {
         bytes.get(at..)?.first_chunk().copied().map(Self)
     }
 
+    /// From the way GUIDs are written, with or without braces.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+        let text = text
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'))
+            .unwrap_or(text);
+        let mut parts = text.split('-');
+        let mut part = |len: usize| {
+            let part = parts.next()?;
+            let is_right = part.len() == len && part.bytes().all(|b| b.is_ascii_hexdigit());
+            is_right.then(|| u64::from_str_radix(part, 16).ok())?
+        };
+        let (a, b, c) = (part(8)?, part(4)?, part(4)?);
+        let d = part(4)? << 48 | part(12)?;
+        // Each part has as many digits as its field holds.
+        let guid = Self::new(a as u32, b as u16, c as u16, d);
+        parts.next().is_none().then_some(guid)
+    }
+
     pub(super) fn is_zero(&self) -> bool {
         is_zero(&self.0)
     }
@@ -110,6 +130,8 @@ pub(super) fn creator(section: &[u8]) -> String {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Header {
     pub(super) sequence_number: u64,
+    /// Changes with every change of what the guest sees: what a child knows its parent by.
+    pub(super) data_write_guid: Guid,
     /// Zero: the log is empty.
     pub(super) log_guid: Guid,
     /// Bytes of the log.
@@ -157,6 +179,7 @@ impl Header {
         let (log_version, version) = (le16(bytes, 64)?, le16(bytes, 66)?);
         let header = Self {
             sequence_number: le64(bytes, 8)?,
+            data_write_guid: Guid::at(bytes, 32)?,
             log_guid: Guid::at(bytes, 48)?,
             log_length: le32(bytes, 68)?,
             log_offset: le64(bytes, 72)?,
@@ -247,5 +270,19 @@ mod tests {
         let guid = Guid::new(0x2dc2_7766, 0xf623, 0x4200, 0x9d64_115e_9bfd_4a08);
         assert_eq!(guid.to_string(), "2dc27766-f623-4200-9d64-115e9bfd4a08");
         assert_eq!(guid.0[..4], [0x66, 0x77, 0xc2, 0x2d]);
+        assert_eq!(Guid::parse(&guid.to_string()), Some(guid));
+        assert_eq!(
+            Guid::parse(&format!("{{{guid:?}}}").to_uppercase()),
+            Some(guid)
+        );
+        for bad in [
+            "",
+            "{}",
+            "2dc27766-f623-4200-9d64",
+            "+dc27766-f623-4200-9d64-115e9bfd4a08",
+        ] {
+            assert_eq!(Guid::parse(bad), None);
+        }
+        assert_eq!(Guid::parse(&format!("{guid}-00")), None);
     }
 }

@@ -19,6 +19,8 @@ const VIRTUAL_DISK_ID: Guid = Guid::new(0xbeca_12ab, 0xb2e6, 0x4523, 0x93ef_c309
 const LOGICAL_SECTOR_SIZE: Guid = Guid::new(0x8141_bf1d, 0xa96f, 0x4709, 0xba47_f233_a8fa_ab5f);
 const PHYSICAL_SECTOR_SIZE: Guid = Guid::new(0xcda3_48c7, 0x445d, 0x4471, 0x9cc9_e988_5251_c556);
 const PARENT_LOCATOR: Guid = Guid::new(0xa8d3_5f2d, 0xb30b, 0x454d, 0xabf7_d3d8_4834_ab0c);
+/// The type of a locator that names a vhdx.
+const VHDX_PARENT: Guid = Guid::new(0xb04a_efb7, 0xd19e, 0x4a81, 0xb789_25b8_e944_5913);
 const PLACE: &str = "metadata";
 
 /// What the metadata says, every value within bounds.
@@ -32,8 +34,15 @@ pub(super) struct Metadata {
     pub(super) logical_sector_size: u32,
     pub(super) physical_sector_size: u32,
     pub(super) virtual_disk_id: Guid,
-    /// Keys and values of the parent locator, for differencing disks.
-    pub(super) parent: Option<Vec<(String, String)>>,
+    /// Who the parent is, for differencing disks.
+    pub(super) parent: Option<ParentLocator>,
+}
+
+/// What names the parent of a differencing disk. \[MS-VHDX\] 2.6.2.6.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct ParentLocator {
+    kind: Guid,
+    pub(super) pairs: Vec<(String, String)>,
 }
 
 impl Metadata {
@@ -75,8 +84,11 @@ impl Metadata {
         }
         let has_parent = flags & 2 != 0;
         let locator = items.items.iter().find(|(guid, _)| *guid == PARENT_LOCATOR);
-        let parent = (has_parent || locator.is_some())
-            .then(|| locator.map_or_else(Vec::new, |(_, item)| parent_locator(item)));
+        let parent = (has_parent || locator.is_some()).then(|| {
+            locator.map_or_else(ParentLocator::default, |(_, item)| {
+                ParentLocator::parse(item)
+            })
+        });
         Ok(Self {
             block_size,
             leave_block_allocated: flags & 1 != 0,
@@ -99,26 +111,91 @@ impl Metadata {
     /// Why the disk cannot be used alone.
     pub(super) fn parent_message(&self) -> Option<String> {
         let locator = self.parent.as_ref()?;
-        let name = ["absolute_win32_path", "relative_path", "volume_path"]
-            .iter()
-            .find_map(|key| locator.iter().find(|(found, _)| found == key))
-            .map_or("an unnamed parent", |(_, value)| value);
+        let name = locator.names().next_back().unwrap_or("an unnamed parent");
         Some(format!(
             "is a differencing disk over {name:?}: another file holds part of its content; merge it into one disk first"
         ))
     }
 }
 
-/// The beginning of a metadata region for a disk of 512-byte sectors without a parent.
-pub(super) fn emit(block_size: u32, is_fixed: bool, size: u64, id: Guid) -> Vec<u8> {
-    let flags = u32::from(is_fixed);
-    let parameters = [block_size.to_le_bytes(), flags.to_le_bytes()].concat();
+impl ParentLocator {
+    /// The pairs of a locator, as far as they make sense.
+    fn parse(item: &[u8]) -> Self {
+        let count = le16(item, 18).unwrap_or(0).min(MAX_KEYS);
+        let entries = item.get(20..).unwrap_or_default().as_chunks::<12>().0;
+        let text = |offset: Option<u32>, len: Option<u16>| {
+            let start = offset? as usize;
+            let bytes = item.get(start..start.checked_add(len?.into())?)?;
+            let (units, _) = bytes.as_chunks::<2>();
+            let units: Vec<_> = units.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
+            Some(String::from_utf16_lossy(&units))
+        };
+        let pair = |entry: &[u8; 12]| {
+            let key = text(le32(entry, 0), le16(entry, 8))?;
+            let value = text(le32(entry, 4), le16(entry, 10))?;
+            Some((key, value))
+        };
+        Self {
+            kind: Guid::at(item, 0).unwrap_or_default(),
+            pairs: entries.iter().take(count.into()).filter_map(pair).collect(),
+        }
+    }
+
+    fn value(&self, key: &str) -> Option<&str> {
+        let mut pairs = self.pairs.iter();
+        pairs.find_map(|(known, value)| (known == key).then_some(value.as_str()))
+    }
+
+    /// The names of the parent, relative ones first.
+    pub(super) fn names(&self) -> impl DoubleEndedIterator<Item = &str> {
+        let keys = ["relative_path", "volume_path", "absolute_win32_path"];
+        keys.into_iter().filter_map(|key| self.value(key))
+    }
+
+    /// Checks that `found`, the data write GUID of a file, is that of the parent.
+    ///
+    /// # Errors
+    /// `Unsupported` for locators of other kinds of parents, `Malformed` for another parent.
+    pub(super) fn check(&self, found: Guid) -> Result<()> {
+        if self.kind != VHDX_PARENT {
+            return Err(Error::unsupported(
+                Format::Vhdx,
+                "parent locator",
+                format!("type is {}, known is {VHDX_PARENT}", self.kind),
+            ));
+        }
+        let linkage = |key| self.value(key).and_then(Guid::parse);
+        // The second one is there while a merge is under way: either may be right then.
+        let (first, second) = (linkage("parent_linkage"), linkage("parent_linkage2"));
+        let Some(wanted) = first else {
+            return Err(malformed("parent locator", "has no parent_linkage"));
+        };
+        if found == wanted || second == Some(found) {
+            return Ok(());
+        }
+        Err(malformed(
+            "parent",
+            format!("has the data write GUID {found}, but the disk over it was made over {wanted}"),
+        ))
+    }
+}
+
+/// The beginning of a metadata region for a disk without a parent.
+pub(super) fn emit(metadata: &Metadata) -> Vec<u8> {
+    let flags = u32::from(metadata.leave_block_allocated);
+    let parameters = [metadata.block_size.to_le_bytes(), flags.to_le_bytes()].concat();
+    let sizes = [metadata.logical_sector_size, metadata.physical_sector_size];
+    let [logical, physical] = sizes.map(|size| size.to_le_bytes().into());
     emit_items(&[
         (FILE_PARAMETERS, parameters, 4),
-        (VIRTUAL_DISK_SIZE, size.to_le_bytes().into(), 6),
-        (VIRTUAL_DISK_ID, id.0.into(), 6),
-        (LOGICAL_SECTOR_SIZE, 512u32.to_le_bytes().into(), 6),
-        (PHYSICAL_SECTOR_SIZE, 4096u32.to_le_bytes().into(), 6),
+        (
+            VIRTUAL_DISK_SIZE,
+            metadata.virtual_disk_size.to_le_bytes().into(),
+            6,
+        ),
+        (VIRTUAL_DISK_ID, metadata.virtual_disk_id.0.into(), 6),
+        (LOGICAL_SECTOR_SIZE, logical, 6),
+        (PHYSICAL_SECTOR_SIZE, physical, 6),
     ])
 }
 
@@ -221,28 +298,6 @@ impl<'a> Items<'a> {
     fn u32(&self, guid: Guid, what: &'static str, at: usize) -> Result<u32> {
         le32(self.find(guid, what)?, at).ok_or_else(|| short(what))
     }
-}
-
-/// The pairs of a parent locator, as far as they make sense: they only serve a message.
-fn parent_locator(item: &[u8]) -> Vec<(String, String)> {
-    let count = le16(item, 18).unwrap_or(0).min(MAX_KEYS);
-    let entries = item.get(20..).unwrap_or_default().as_chunks::<12>().0;
-    let text = |offset: Option<u32>, len: Option<u16>| {
-        let start = offset? as usize;
-        let bytes = item.get(start..start.checked_add(len?.into())?)?;
-        let (units, _) = bytes.as_chunks::<2>();
-        let units: Vec<_> = units.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
-        Some(String::from_utf16_lossy(&units))
-    };
-    entries
-        .iter()
-        .take(count.into())
-        .filter_map(|entry| {
-            let key = text(le32(entry, 0), le16(entry, 8))?;
-            let value = text(le32(entry, 4), le16(entry, 10))?;
-            Some((key, value))
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -155,6 +155,7 @@ mod tests {
         table[4..8].copy_from_slice(&crc.to_le_bytes());
         let header = Header {
             sequence_number: 1,
+            data_write_guid: Guid::default(),
             log_guid: Guid::default(),
             log_length: 1 << 20,
             log_offset: MIB,
