@@ -9,7 +9,7 @@ use crate::copy::Progress;
 use crate::{Error, Format, Limits, Result, Source};
 
 /// Hands all entries of `table` to `visit` by their index, but for those of pages that place
-/// nothing. Answers how many entries there are.
+/// nothing.
 ///
 /// # Errors
 /// `Cancelled`, `Io`, and what `visit` says.
@@ -79,6 +79,13 @@ impl Space {
             self.taken[word] |= bit;
         }
         is_free
+    }
+
+    /// Takes what `other`, of as many units, has taken.
+    pub(crate) fn join(&mut self, other: &Self) {
+        for (word, more) in self.taken.iter_mut().zip(&other.taken) {
+            *word |= more;
+        }
     }
 
     /// The end of the last unit taken.

@@ -13,11 +13,13 @@
 //! Read and written: dynamic and static images. Refused: undo and differencing images, and any whose parent
 //! UUID is not zero.
 
+mod check;
 mod inspect;
 mod layout;
 mod reader;
 mod writer;
 
+pub use check::check;
 pub use inspect::Inspector;
 pub use reader::open;
 pub use writer::{WriteOptions, create};

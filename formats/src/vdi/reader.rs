@@ -74,8 +74,10 @@ pub(super) fn parent(
 
 /// The block map.
 pub(super) struct Map {
-    first: u64,
-    stride: u64,
+    /// Byte of the block in the first slot.
+    pub(super) first: u64,
+    /// Bytes from one slot to the next.
+    pub(super) stride: u64,
     slots: u32,
 }
 

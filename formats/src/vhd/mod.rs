@@ -15,11 +15,13 @@
 //! Written: both kinds, as qemu-img does: to a size that geometry can express unless forced.
 //! Refused: differencing disks, and copies of the footer that contradict each other.
 
+mod check;
 mod inspect;
 mod layout;
 mod reader;
 mod writer;
 
+pub use check::check;
 pub use inspect::Inspector;
 pub use reader::open;
 pub use writer::{WriteOptions, create};

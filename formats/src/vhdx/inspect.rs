@@ -1,10 +1,11 @@
 use std::ops::Range;
 
 use super::layout::{Header, SECTION_LEN, SIGNATURE, creator};
-use super::log::Replay;
+use super::log;
 use super::metadata::{LOOKED_AT, Metadata};
 use super::reader::Bat;
 use super::region::Regions;
+use super::replay::Replay;
 use crate::blocks::check_blocks;
 use crate::inspect::{Facts, MAX_SPAN, Next, Region, Severity, Span};
 use crate::{Error, Format};
@@ -133,7 +134,7 @@ impl Inspector {
                 return Ok(Some(wanted));
             };
             replay =
-                Replay::new(log, header.log_guid, self.file_len).map_err(breaks("damaged_log"))?;
+                log::replay(log, header.log_guid, self.file_len).map_err(breaks("damaged_log"))?;
             replay.apply(0, &mut section);
             facts.find(
                 "dirty_log",

@@ -1,4 +1,4 @@
-//! The log, played back in memory. \[MS-VHDX\] 2.3.
+//! The log: which of its entries count, and what they write. \[MS-VHDX\] 2.3.
 //!
 //! ```text
 //!  log     a ring of 4 KiB sectors; entries follow each other and may wrap around its end
@@ -10,13 +10,10 @@
 //! tail inside the run, the one with the highest number where there are several. Its entries
 //! from that tail on are the writes to make.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::Arc;
-
 use super::layout::{Guid, check_sealed, malformed};
+use super::replay::{Replay, Write};
+use crate::Result;
 use crate::bytes::{le32, le64};
-use crate::{Error, HostOffset, Result, Source};
 
 /// Bytes of a log sector.
 const SECTOR: usize = 4 << 10;
@@ -27,22 +24,6 @@ const DESCRIPTOR: usize = 32;
 const PASSES: usize = 8;
 const PLACE: &str = "log";
 
-/// The writes of a log.
-#[derive(Debug, Default)]
-pub(super) struct Replay {
-    /// By first byte; they do not overlap.
-    pieces: BTreeMap<u64, Piece>,
-    /// Bytes the file must have at least.
-    file_len: u64,
-}
-
-#[derive(Debug)]
-struct Piece {
-    end: u64,
-    /// `None`: zeros.
-    data: Option<Box<[u8]>>,
-}
-
 /// A valid entry, without its writes: they are made when it is played back.
 struct Entry {
     sequence_number: u64,
@@ -52,117 +33,39 @@ struct Entry {
     last_file_offset: u64,
 }
 
-struct Write {
-    range: Range<u64>,
-    data: Option<Box<[u8]>>,
-}
-
-impl Replay {
-    /// Plays back `log`, the whole log region of a file whose header names `guid`. `file_len`
-    /// is the length of that file, where it is known already.
-    ///
-    /// # Errors
-    /// `Malformed` when there is no active sequence, or the file has lost bytes that were
-    /// durable when the log was written.
-    pub(super) fn new(log: &[u8], guid: Guid, file_len: Option<u64>) -> Result<Self> {
-        let entries = scan(log, guid)?;
-        let active = active_sequence(&entries, log.len())
-            .ok_or_else(|| malformed(PLACE, "is not empty, but holds no valid sequence"))?;
-        let mut replay = Self::default();
-        for at in active {
-            let Some(Some(entry)) = entries.get(at / SECTOR) else {
-                continue;
-            };
-            if let Some(len) = file_len
-                && entry.flushed_file_offset > len
-            {
-                return Err(malformed(
-                    PLACE,
-                    format!(
-                        "flushed file offset is {:#x} in entry {}, but the file ends at {len:#x}",
-                        entry.flushed_file_offset, entry.sequence_number
-                    ),
-                ));
-            }
-            replay.file_len = replay.file_len.max(entry.last_file_offset);
-            let bytes = unrolled(log, at, entry.len);
-            for write in writes(&bytes).into_iter().flatten().flatten() {
-                replay.write(write);
-            }
-        }
-        Ok(replay)
-    }
-
-    /// Puts a write over those before it.
-    fn write(&mut self, Write { range, data }: Write) {
-        if range.is_empty() {
-            return;
-        }
-        // Data pieces have one sector and writes begin at sectors: only zeros are ever cut.
-        let before = self.pieces.range_mut(..range.start).next_back();
-        if let Some((_, piece)) = before
-            && piece.end > range.start
+/// Plays back `log`, the whole log region of a file whose header names `guid`. `file_len` is the
+/// length of that file, where it is known already.
+///
+/// # Errors
+/// `Malformed` when there is no active sequence, or the file has lost bytes that were durable
+/// when the log was written.
+pub(super) fn replay(log: &[u8], guid: Guid, file_len: Option<u64>) -> Result<Replay> {
+    let entries = scan(log, guid)?;
+    let active = active_sequence(&entries, log.len())
+        .ok_or_else(|| malformed(PLACE, "is not empty, but holds no valid sequence"))?;
+    let mut replay = Replay::default();
+    for at in active {
+        let Some(Some(entry)) = entries.get(at / SECTOR) else {
+            continue;
+        };
+        if let Some(len) = file_len
+            && entry.flushed_file_offset > len
         {
-            let end = std::mem::replace(&mut piece.end, range.start);
-            self.zeros(range.end..end);
+            return Err(malformed(
+                PLACE,
+                format!(
+                    "flushed file offset is {:#x} in entry {}, but the file ends at {len:#x}",
+                    entry.flushed_file_offset, entry.sequence_number
+                ),
+            ));
         }
-        while let Some((&start, _)) = self.pieces.range(range.clone()).next() {
-            if let Some(old) = self.pieces.remove(&start) {
-                self.zeros(range.end..old.end);
-            }
-        }
-        let end = range.end;
-        self.pieces.insert(range.start, Piece { end, data });
-    }
-
-    fn zeros(&mut self, range: Range<u64>) {
-        if !range.is_empty() {
-            let (end, data) = (range.end, None);
-            self.pieces.insert(range.start, Piece { end, data });
+        replay.grow(entry.last_file_offset);
+        let bytes = unrolled(log, at, entry.len);
+        for write in writes(&bytes).into_iter().flatten().flatten() {
+            replay.write(write);
         }
     }
-
-    /// Makes the writes in `bytes`, which stand at byte `at` of the file.
-    pub(super) fn apply(&self, at: u64, bytes: &mut [u8]) {
-        let end = at.saturating_add(bytes.len() as u64);
-        let first = self
-            .pieces
-            .range(..=at)
-            .next_back()
-            .map_or(at, |(start, _)| *start);
-        for (&start, piece) in self.pieces.range(first..end) {
-            let (from, to) = (start.max(at), piece.end.min(end));
-            if from >= to {
-                continue;
-            }
-            // Both lie in `bytes`, whose length is a usize.
-            let part = &mut bytes[(from - at) as usize..(to - at) as usize];
-            match &piece.data {
-                None => part.fill(0),
-                Some(data) => {
-                    let skip = (from - start) as usize;
-                    part.copy_from_slice(&data[skip..skip + part.len()]);
-                }
-            }
-        }
-    }
-
-    /// Bytes of a file of `len` bytes once its log is played back.
-    pub(super) fn file_len(&self, len: u64) -> u64 {
-        len.max(self.file_len)
-    }
-
-    /// The first write that ends after `from`, from there on.
-    fn next_write(&self, from: u64) -> Option<Range<u64>> {
-        let first = self
-            .pieces
-            .range(..=from)
-            .next_back()
-            .filter(|(_, piece)| piece.end > from);
-        first
-            .or_else(|| self.pieces.range(from..).next())
-            .map(|(start, piece)| (*start).max(from)..piece.end)
-    }
+    Ok(replay)
 }
 
 /// The valid entry at each sector of the log, if there is one.
@@ -321,67 +224,6 @@ fn write<'a>(
     })
 }
 
-/// A file with the writes of its log made.
-pub(super) struct Replayed {
-    inner: Arc<dyn Source>,
-    replay: Replay,
-}
-
-impl Replayed {
-    pub(super) fn new(inner: Arc<dyn Source>, replay: Replay) -> Self {
-        Self { inner, replay }
-    }
-}
-
-impl Source for Replayed {
-    fn len(&self) -> u64 {
-        self.replay.file_len(self.inner.len())
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], at: HostOffset) -> Result<()> {
-        if at
-            .checked_add(buf.len() as u64)
-            .is_none_or(|end| end.0 > self.len())
-        {
-            return Err(Error::io(
-                format!("reading {} bytes at {at}", buf.len()),
-                std::io::ErrorKind::UnexpectedEof.into(),
-            ));
-        }
-        let held = HostOffset(self.inner.len()).since(at);
-        let held = usize::try_from(held).unwrap_or(usize::MAX).min(buf.len());
-        let (inside, beyond) = buf.split_at_mut(held);
-        if !inside.is_empty() {
-            self.inner.read_exact_at(inside, at)?;
-        }
-        beyond.fill(0);
-        self.replay.apply(at.0, buf);
-        Ok(())
-    }
-
-    fn next_data(&self, from: HostOffset) -> Result<Option<Range<HostOffset>>> {
-        let file = if from.0 < self.inner.len() {
-            self.inner.next_data(from)?
-        } else {
-            None
-        };
-        let log = self
-            .replay
-            .next_write(from.0)
-            .map(|range| HostOffset(range.start)..HostOffset(range.end.min(self.len())))
-            .filter(|range| !range.is_empty());
-        Ok(match (file, log) {
-            (Some(file), Some(log)) if log.start < file.start => Some(log),
-            (Some(file), _) => Some(file),
-            (None, log) => log,
-        })
-    }
-
-    fn allocated(&self) -> u64 {
-        self.inner.allocated()
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::layout::checksum;
@@ -465,12 +307,12 @@ pub(super) mod tests {
             entry(8, 0, &[Put::Zeros(0, 8 * S), Put::Fill(4 * S, 5)]),
             entry(9, 0, &[Put::Fill(S, 6), Put::Zeros(3 * S, S)]),
         ];
-        let replay = Replay::new(&ring(0, &entries), GUID, Some(1 << 20)).unwrap();
-        let found: Vec<_> = (0..9).map(|n| byte(&replay, n * S + 5)).collect();
+        let played = replay(&ring(0, &entries), GUID, Some(1 << 20)).unwrap();
+        let found: Vec<_> = (0..9).map(|n| byte(&played, n * S + 5)).collect();
         assert_eq!(found, [0, 6, 0, 0, 5, 0, 0, 0, 0xee]);
-        assert_eq!(replay.file_len, 3 << 20);
-        assert_eq!(replay.next_write(8 * S), None);
-        assert_eq!(replay.next_write(S + 1), Some(S + 1..2 * S));
+        assert_eq!(played.file_len(0), 3 << 20);
+        assert_eq!(played.next_write(8 * S), None);
+        assert_eq!(played.next_write(S + 1), Some(S + 1..2 * S));
     }
 
     #[test]
@@ -482,12 +324,12 @@ pub(super) mod tests {
             entry(5, 0, &[Put::Fill(8192, 3)]),
         ];
         // The head's tail is the second entry: the first was made durable before.
-        let replay = Replay::new(&ring(at, &entries), GUID, None).unwrap();
-        let found = [0, 4096, 8192].map(|at| byte(&replay, at));
+        let played = replay(&ring(at, &entries), GUID, None).unwrap();
+        let found = [0, 4096, 8192].map(|at| byte(&played, at));
         assert_eq!(found, [0xee, 2, 3]);
         let wrapped = [entry(3, at, &[Put::Fill(0, 1), Put::Fill(4096, 9)])];
-        let replay = Replay::new(&ring(at, &wrapped), GUID, None).unwrap();
-        assert_eq!(byte(&replay, 4096), 9);
+        let played = replay(&ring(at, &wrapped), GUID, None).unwrap();
+        assert_eq!(byte(&played, 4096), 9);
     }
 
     #[test]
@@ -496,34 +338,22 @@ pub(super) mod tests {
         let new = entry(30, 4 * SECTOR, &[Put::Fill(0, 2)]);
         let mut log = ring(0, std::slice::from_ref(&old));
         log[4 * SECTOR..6 * SECTOR].copy_from_slice(&new);
-        assert_eq!(byte(&Replay::new(&log, GUID, None).unwrap(), 0), 2);
+        assert_eq!(byte(&replay(&log, GUID, None).unwrap(), 0), 2);
         // A torn entry was never made.
         log[5 * SECTOR + 100] ^= 1;
-        assert_eq!(byte(&Replay::new(&log, GUID, None).unwrap(), 0), 1);
+        assert_eq!(byte(&replay(&log, GUID, None).unwrap(), 0), 1);
         log[SECTOR + 100] ^= 1;
-        assert!(Replay::new(&log, GUID, None).is_err());
+        assert!(replay(&log, GUID, None).is_err());
     }
 
     #[test]
     fn refuses_a_lost_tail_another_log_and_a_truncated_file() {
         let lost = ring(0, &[entry(3, 8 * SECTOR, &[])]);
-        assert!(Replay::new(&lost, GUID, None).is_err());
+        assert!(replay(&lost, GUID, None).is_err());
         let good = ring(0, &[entry(3, 0, &[])]);
-        assert!(Replay::new(&good, GUID, None).is_ok());
-        assert!(Replay::new(&good, Guid::new(9, 9, 9, 9), None).is_err());
-        assert!(Replay::new(&good, GUID, Some(1000)).is_err());
-        assert!(Replay::new(&[], GUID, None).is_err());
-    }
-
-    #[test]
-    fn the_file_seems_to_have_been_written() {
-        let log = ring(0, &[entry(3, 0, &[Put::Fill(4096, 7)])]);
-        let replay = Replay::new(&log, GUID, None).unwrap();
-        let file = Replayed::new(Arc::new(vec![1u8; 8192]), replay);
-        assert_eq!(file.len(), 3 << 20);
-        let mut buf = [9; 4098];
-        file.read_exact_at(&mut buf, HostOffset(4095)).unwrap();
-        assert_eq!((buf[0], buf[1], buf[4096], buf[4097]), (1, 7, 7, 0));
-        assert!(file.read_exact_at(&mut buf, HostOffset(3 << 20)).is_err());
+        assert!(replay(&good, GUID, None).is_ok());
+        assert!(replay(&good, Guid::new(9, 9, 9, 9), None).is_err());
+        assert!(replay(&good, GUID, Some(1000)).is_err());
+        assert!(replay(&[], GUID, None).is_err());
     }
 }

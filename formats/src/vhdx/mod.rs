@@ -17,14 +17,17 @@
 //! Written: both kinds, of 512-byte sectors, with an empty log.
 //! Refused: differencing disks, unknown regions and items that are marked as required.
 
+mod check;
 mod inspect;
 mod layout;
 mod log;
 mod metadata;
 mod reader;
 mod region;
+mod replay;
 mod writer;
 
+pub use check::check;
 pub use inspect::Inspector;
 pub use reader::open;
 pub use writer::{WriteOptions, create};

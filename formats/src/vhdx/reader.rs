@@ -2,9 +2,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::layout::{Header, MIB, SECTION_LEN, SIGNATURE, malformed};
-use super::log::{Replay, Replayed};
+use super::log;
 use super::metadata::{LOOKED_AT, Metadata};
 use super::region::Regions;
+use super::replay::Replayed;
 use crate::blocks::{Block, BlockDisk, BlockTable, Entries, SectorBitmap, Shape, parent};
 use crate::bytes::le64;
 use crate::chain::{self, Overlay};
@@ -52,8 +53,8 @@ impl Parts {
         let source = if is_plain {
             source
         } else {
-            let log = read_log(source.as_ref(), &header, options)?;
-            let replay = Replay::new(&log, header.log_guid, Some(source.len()))?;
+            let bytes = read_log(source.as_ref(), &header, options)?;
+            let replay = log::replay(&bytes, header.log_guid, Some(source.len()))?;
             Arc::new(Replayed::new(source, replay))
         };
         let section = read_up_to(source.as_ref(), HostOffset::ZERO, SECTION_LEN)?;
@@ -203,6 +204,11 @@ impl Bat {
         slot % (self.chunk_ratio + 1) == self.chunk_ratio
     }
 
+    /// The chunk that the entry of this index belongs to.
+    pub(super) fn chunk_of(&self, slot: u64) -> u64 {
+        slot / (self.chunk_ratio + 1)
+    }
+
     /// Where `len` bytes from `start` are, if none of them belongs to a structure.
     fn place(&self, what: &dyn Fn() -> String, start: u64, len: u64) -> Result<HostOffset> {
         let end = start.saturating_add(len);
@@ -263,8 +269,8 @@ impl BlockTable for Bat {
     fn decode(&self, block: u64, entry: &[u8]) -> Result<Block> {
         let entry = le64(entry, 0).unwrap_or(0);
         let stored = || {
-            let visible = (self.virtual_size - block * self.block_size).min(self.block_size);
-            let what = || format!("block {block}");
+            let rest = self.virtual_size.saturating_sub(block * self.block_size);
+            let (visible, what) = (rest.min(self.block_size), || format!("block {block}"));
             self.place(&what, entry & !0xf_ffff, visible)
         };
         match entry & 7 {

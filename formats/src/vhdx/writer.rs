@@ -172,7 +172,7 @@ fn unset(options: &WriteOptions, chunk_ratio: u64, data_at: u64, block_size: u64
                 *entry = match (within == chunk_ratio, is_fixed) {
                     // That of a sector bitmap.
                     (true, _) => 0,
-                    (_, true) => data_at + block * block_size | state,
+                    (_, true) => (data_at + block * block_size) | state,
                     (_, false) => state,
                 }
                 .to_le_bytes();

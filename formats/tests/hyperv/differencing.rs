@@ -1,11 +1,10 @@
 //! Differencing vhd, vhdx and vdi over granted parents. No tool at hand makes them, so they are
 //! made here, with content of their own in every layer, and read against a model.
 
-mod support;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::support::Random;
 use formats::copy::{CopyOptions, Progress, copy};
 use formats::inspect::{Verdict, inspect};
 use formats::resolve::{Granted, Resolver, Wanted};
@@ -13,13 +12,12 @@ use formats::{
     CreateOptions, Disk, Error, ErrorKind, ExtentKind, Format, GuestOffset, Limits, MemorySink,
     OpenOptions, Result, bytes, create, open,
 };
-use support::Random;
 
 const MIB: usize = 1 << 20;
 
 /// What a layer holds of its own.
 #[derive(Default)]
-struct Layer {
+pub(crate) struct Layer {
     size: usize,
     /// Bytes at whole sectors.
     writes: Vec<(usize, Vec<u8>)>,
@@ -29,7 +27,7 @@ struct Layer {
 
 impl Layer {
     /// Sectors here and there, a run over a block's border, and a zeroed block.
-    fn random(size: usize, sector: usize, block: usize, random: &mut Random) -> Self {
+    pub(crate) fn random(size: usize, sector: usize, block: usize, random: &mut Random) -> Self {
         let mut layer = Self {
             size,
             ..Self::default()
@@ -50,7 +48,7 @@ impl Layer {
     }
 
     /// What the guest sees over `beneath`.
-    fn over(&self, beneath: &[u8], block: usize) -> Vec<u8> {
+    pub(crate) fn over(&self, beneath: &[u8], block: usize) -> Vec<u8> {
         let mut guest = beneath.to_vec();
         guest.resize(self.size, 0);
         for n in &self.zeros {
@@ -90,7 +88,7 @@ impl Layer {
     }
 }
 
-fn put(file: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+pub(crate) fn put(file: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     if file.len() < at + bytes.len() {
         file.resize(at + bytes.len(), 0);
     }
@@ -103,14 +101,14 @@ fn utf16le(text: &str) -> Vec<u8> {
 
 /// Who a child says it lies over.
 #[derive(Clone)]
-struct Names {
-    id: [u8; 16],
-    parent: [u8; 16],
+pub(crate) struct Names {
+    pub(crate) id: [u8; 16],
+    pub(crate) parent: [u8; 16],
     /// Keys of locators and what they say.
-    names: Vec<(&'static str, String)>,
+    pub(crate) names: Vec<(&'static str, String)>,
 }
 
-fn vhd_child(layer: &Layer, block: usize, who: &Names) -> Vec<u8> {
+pub(crate) fn vhd_child(layer: &Layer, block: usize, who: &Names) -> Vec<u8> {
     fn seal(bytes: &mut [u8], at: usize) {
         let sum = !bytes.iter().fold(0u32, |sum, b| sum + u32::from(*b));
         bytes[at..at + 4].copy_from_slice(&sum.to_be_bytes());
@@ -178,7 +176,7 @@ fn vhd_child(layer: &Layer, block: usize, who: &Names) -> Vec<u8> {
     file
 }
 
-fn vhdx_child(layer: &Layer, block: usize, sector: usize, who: &Names) -> Vec<u8> {
+pub(crate) fn vhdx_child(layer: &Layer, block: usize, sector: usize, who: &Names) -> Vec<u8> {
     fn seal(bytes: &mut [u8]) {
         let crc = crc32c::crc32c(bytes);
         bytes[4..8].copy_from_slice(&crc.to_le_bytes());
@@ -312,7 +310,13 @@ fn vhdx_child(layer: &Layer, block: usize, sector: usize, who: &Names) -> Vec<u8
 }
 
 /// Blocks are stored as a whole: `guest` is what the image shows.
-fn vdi_child(layer: &Layer, guest: &[u8], block: usize, kind: u32, who: &Names) -> Vec<u8> {
+pub(crate) fn vdi_child(
+    layer: &Layer,
+    guest: &[u8],
+    block: usize,
+    kind: u32,
+    who: &Names,
+) -> Vec<u8> {
     let blocks = layer.size.div_ceil(block);
     let data_at = (512 + blocks * 4).next_multiple_of(512);
     let mut file = vec![0; 512];
@@ -346,10 +350,10 @@ fn vdi_child(layer: &Layer, guest: &[u8], block: usize, kind: u32, who: &Names) 
 
 /// Files by the names they may be asked for.
 #[derive(Clone, Default)]
-struct Shelf(Arc<HashMap<String, Vec<u8>>>);
+pub(crate) struct Shelf(Arc<HashMap<String, Vec<u8>>>);
 
 impl Shelf {
-    fn of(files: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn of(files: &[(&str, &[u8])]) -> Self {
         let files = files
             .iter()
             .map(|(name, file)| (name.to_string(), file.to_vec()));
@@ -384,7 +388,7 @@ fn opened(file: &[u8], format: Format, shelf: &Shelf) -> Result<Arc<dyn Disk>> {
 }
 
 /// An image of `guest` by our own writer.
-fn base(format: Format, options: &[(&str, &str)], guest: &[u8]) -> Vec<u8> {
+pub(crate) fn base(format: Format, options: &[(&str, &str)], guest: &[u8]) -> Vec<u8> {
     let pairs: Vec<_> = options
         .iter()
         .map(|(key, value)| (key.to_string(), value.to_string()))
@@ -440,7 +444,7 @@ fn shows(disk: &dyn Disk, guest: &[u8], file: &[u8], what: &str) {
     }
 }
 
-fn random_guest(size: usize, random: &mut Random) -> Vec<u8> {
+pub(crate) fn random_guest(size: usize, random: &mut Random) -> Vec<u8> {
     let mut guest = vec![0; size];
     for _ in 0..10 {
         let at = random.below(size as u64) as usize;
@@ -450,18 +454,37 @@ fn random_guest(size: usize, random: &mut Random) -> Vec<u8> {
     guest
 }
 
-/// A base, two layers over it of other sizes, read; then the ways in which it must fail.
-fn chain_of_three(
-    what: &str,
+/// Makes the file of a layer that shows these bytes.
+type Emit<'a> = &'a dyn Fn(&Layer, &[u8], &Names) -> Vec<u8>;
+
+/// A base, and two layers over it of other sizes.
+struct Chain<'a> {
+    what: String,
     format: Format,
     block: usize,
-    base_file: &[u8],
-    base_guest: &[u8],
+    base_file: &'a [u8],
+    base_guest: &'a [u8],
     layers: [Layer; 2],
-    names: &dyn Fn(&str) -> Vec<(&'static str, String)>,
+    /// What locators say of a file of this name.
+    names: &'a dyn Fn(&str) -> Vec<(&'static str, String)>,
     ids: [[u8; 16]; 3],
-    emit: &dyn Fn(&Layer, &[u8], &Names) -> Vec<u8>,
-) {
+    emit: Emit<'a>,
+}
+
+/// Reads a chain, then opens it in the ways in which that must fail.
+fn chain_of_three(chain: Chain<'_>) {
+    let Chain {
+        what,
+        format,
+        block,
+        base_file,
+        base_guest,
+        layers,
+        names,
+        ids,
+        emit,
+    } = chain;
+    let what = what.as_str();
     let [first, second] = layers;
     let who = |n: usize, name: &str| Names {
         id: ids[n],
@@ -551,17 +574,17 @@ fn vhd_falls_through_sector_by_sector() {
         let emit = |layer: &Layer, _: &[u8], who: &Names| vhd_child(layer, block, who);
         let ids = [id, [0x31; 16], [0x32; 16]];
         let what = format!("vhd {subformat} {block} {code}");
-        chain_of_three(
-            &what,
-            Format::Vhd,
+        chain_of_three(Chain {
+            what,
+            format: Format::Vhd,
             block,
-            &base_file,
-            &guest,
+            base_file: &base_file,
+            base_guest: &guest,
             layers,
-            &names,
+            names: &names,
             ids,
-            &emit,
-        );
+            emit: &emit,
+        });
     }
 }
 
@@ -623,17 +646,17 @@ fn vhdx_falls_through_sector_by_sector() {
             vhdx_child(layer, block, sector, &who)
         };
         let what = format!("vhdx {all:?} {block} {key}");
-        chain_of_three(
-            &what,
-            Format::Vhdx,
+        chain_of_three(Chain {
+            what,
+            format: Format::Vhdx,
             block,
-            &base_file,
-            &guest,
+            base_file: &base_file,
+            base_guest: &guest,
             layers,
-            &names,
+            names: &names,
             ids,
-            &emit,
-        );
+            emit: &emit,
+        });
     }
 }
 
