@@ -2,12 +2,10 @@
 //! sparse extent, with 32-bit fields and tables of 4096 entries.
 
 use super::layout::{COWD_MAGIC, SECTOR, check_grain_sectors};
-use super::sparse::Geometry;
+use super::tables::{Entries, Geometry};
 use crate::bytes::le32;
 use crate::{Error, Format, Limits, Result};
 
-/// Bytes of the fields read.
-pub(super) const HEADER_LEN: usize = 512;
 /// Entries of a grain table.
 const TABLE_ENTRIES: u32 = 4096;
 
@@ -38,9 +36,11 @@ pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<Geometry> {
         table_entries: TABLE_ENTRIES,
         directory_sector: u64::from(field(20)?),
         is_compressed: false,
-        has_zeroed_grains: false,
+        entries: Entries::Sectors {
+            has_zeroed_grains: false,
+        },
     };
-    let wanted = capacity.div_ceil(geometry.grain_size * u64::from(TABLE_ENTRIES));
+    let wanted = geometry.tables();
     let entries = u64::from(field(24)?);
     if entries < wanted {
         return Err(malformed(format!(

@@ -13,8 +13,10 @@ pub(super) const MAX_FAULTS: usize = 16;
 const SHOWN: usize = 64;
 /// Bytes read of a descriptor in a file of its own.
 pub(super) const MAX_SPLIT_DESCRIPTOR: usize = super::layout::MAX_DESCRIPTOR as usize;
+/// Longest name of a parent, in bytes.
+pub(super) const MAX_HINT: usize = 4096;
 /// `parentCID` of a disk without a parent.
-const CID_NOPARENT: u32 = u32::MAX;
+pub(super) const CID_NOPARENT: u32 = u32::MAX;
 
 /// What is wrong with a descriptor.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,8 +62,6 @@ pub(super) enum Class {
     ExtentFiles,
     /// The extents are devices of the host.
     Device,
-    /// The ESX format since 5.5, undocumented.
-    SeSparse,
     /// No type this crate has heard of.
     Unknown,
 }
@@ -76,10 +76,9 @@ macro_rules! create_types {
 create_types! {
     SelfContained: "monolithicSparse" "streamOptimized";
     ExtentFiles: "monolithicFlat" "twoGbMaxExtentSparse" "twoGbMaxExtentFlat" "vmfs" "vmfsThin"
-        "vmfsEagerZeroedThick" "vmfsPreallocated" "vmfsSparse" "custom";
+        "vmfsEagerZeroedThick" "vmfsPreallocated" "vmfsSparse" "seSparse" "custom";
     Device: "fullDevice" "partitionedDevice" "vmfsRaw" "vmfsRDM" "vmfsRDMP" "vmfsRawDeviceMap"
         "vmfsPassthroughRawDeviceMap";
-    SeSparse: "seSparse";
 }
 
 /// The value of `createType`.
@@ -193,7 +192,7 @@ impl Descriptor {
             ));
         }
         let hint = self.parent_file_name_hint.as_ref()?;
-        Some(format!("parentFileNameHint names {hint:?}"))
+        Some(format!("parentFileNameHint names {:?}", shown(hint)))
     }
 
     /// Sum of the extents in sectors, unless it overflows.

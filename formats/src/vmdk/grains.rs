@@ -18,7 +18,7 @@ const WINDOW: u64 = 1 << 20;
 
 /// A grain, and the part of it that is wanted.
 pub(super) struct Wanted {
-    pub(super) sector: u32,
+    pub(super) sector: u64,
     /// The guest sector it must say it is for.
     pub(super) lba: u64,
     /// Bytes of the grain before the wanted part.
@@ -96,7 +96,7 @@ impl Window {
     }
 }
 
-fn malformed(sector: u32, message: impl std::fmt::Display) -> Error {
+fn malformed(sector: u64, message: impl std::fmt::Display) -> Error {
     Error::malformed(
         Format::Vmdk,
         "grain",
@@ -167,7 +167,7 @@ fn packed<'a>(
     window: &'a mut Window,
 ) -> Result<&'a [u8]> {
     let grain = &grains[0];
-    let at = u64::from(grain.sector) * SECTOR;
+    let at = grain.sector * SECTOR;
     if window.get(at, GRAIN_MARKER_LEN).is_none() {
         window.fetch(source, at, reach(grains, grain_size as u64))?;
     }
@@ -215,12 +215,12 @@ fn packed<'a>(
 /// How far to read from the first of `grains`: as far as the next ones follow closely, and a
 /// good part of the last.
 fn reach(grains: &[Wanted], grain_size: u64) -> u64 {
-    let start = u64::from(grains[0].sector) * SECTOR;
+    let start = grains[0].sector * SECTOR;
     // Data, its marker, the rest of the sector, and a grain table in between.
     let close = grain_size + 16 * SECTOR;
     let mut last = start;
     for grain in &grains[1..] {
-        let next = u64::from(grain.sector) * SECTOR;
+        let next = grain.sector * SECTOR;
         let follows = next > last && next - last <= close && next - start < WINDOW;
         if !follows {
             break;

@@ -3,10 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::descriptor::{self, Descriptor, Fault, MAX_SPLIT_DESCRIPTOR};
-use super::layout::{
-    GRAIN_MARKER_LEN, HEADER_LEN, Header, SECTOR, SESPARSE_MAGIC, SPARSE_MAGIC, STREAM_END,
-};
-use super::{cowd, rules};
+use super::layout::{GRAIN_MARKER_LEN, HEADER_LEN, Header, SECTOR, SPARSE_MAGIC, STREAM_END};
+use super::{cowd, rules, sesparse};
 use crate::bytes::le32;
 use crate::inspect::{Facts, Next, Region, Severity, Span};
 use crate::{Format, Limits};
@@ -72,8 +70,9 @@ impl Inspector {
                 "COWD, an extent file of a vmfsSparse disk",
             ));
         }
-        if head.starts_with(SESPARSE_MAGIC) {
-            return Next::Done(foreign("seSparse", "seSparse, which is not read"));
+        if sesparse::matches(head) {
+            let what = "seSparse, an extent file of a seSparse disk";
+            return Next::Done(foreign("seSparse", what));
         }
         if descriptor::may_be_descriptor(head) {
             self.state = State::Text;
@@ -140,6 +139,7 @@ impl Inspector {
         let (descriptor, faults) = Descriptor::read(bytes);
         descriptor_facts(&descriptor, &mut facts);
         blame(&mut facts, faults);
+        blame(&mut facts, parent(&descriptor));
         blame(&mut facts, rules::embedded(&header, &descriptor));
 
         let is_stream = descriptor.create_type.name == "streamOptimized";
@@ -192,6 +192,14 @@ impl Inspector {
     }
 }
 
+/// A delta link is not complete in itself.
+fn parent(descriptor: &Descriptor) -> Option<Fault> {
+    descriptor.parent().map(|message| Fault {
+        rule: "parent",
+        message,
+    })
+}
+
 /// A file that is text from its beginning.
 fn text(bytes: &[u8]) -> Next {
     if !descriptor::is_descriptor(bytes) {
@@ -210,7 +218,8 @@ fn text(bytes: &[u8]) -> Next {
         message: rules::why_not_alone(&descriptor),
     };
     blame(&mut facts, vec![create_type]);
-    let rest = rules::split(&descriptor);
+    blame(&mut facts, parent(&descriptor));
+    let rest = rules::split(&descriptor, false);
     blame(
         &mut facts,
         rest.into_iter().filter(|f| f.rule != "create_type"),

@@ -1,7 +1,9 @@
 //! The sparse header, its footer, and the markers of streams.
 
+use super::tables::{Entries, Geometry};
 use crate::bytes::{le16, le32, le64};
-use crate::{Error, Format, Limits, Result};
+use crate::source::read_up_to;
+use crate::{Error, Format, HostOffset, Limits, Result, Source};
 
 /// Bytes of a sector: the unit of every offset and size in a vmdk.
 pub(super) const SECTOR: u64 = 512;
@@ -165,6 +167,30 @@ impl Header {
     /// Bytes of a grain.
     pub(super) fn grain_size(&self) -> u64 {
         self.grain_sectors * SECTOR
+    }
+
+    /// What the tables of this extent are like; `directory_sector` may come from a footer.
+    pub(super) fn geometry(&self, directory_sector: u64) -> Geometry {
+        Geometry {
+            capacity: self.capacity(),
+            grain_size: self.grain_size(),
+            table_entries: self.table_entries,
+            directory_sector,
+            is_compressed: self.is_compressed(),
+            entries: Entries::Sectors {
+                has_zeroed_grains: self.flags & FLAG_ZEROED_GRAIN != 0,
+            },
+        }
+    }
+
+    /// The header that counts: this one, or the footer of `source` where it says so.
+    pub(super) fn with_footer(self, source: &dyn Source, limits: &Limits) -> Result<Self> {
+        if self.directory_sector.is_some() {
+            return Ok(self);
+        }
+        let at = source.len().saturating_sub(STREAM_END);
+        let end = read_up_to(source, HostOffset(at), STREAM_END as usize)?;
+        self.parse_stream_end(&end, limits)
     }
 
     /// Entries of the grain directory.

@@ -42,7 +42,9 @@ mod options;
 mod parse;
 mod reader;
 mod rules;
+mod sesparse;
 mod sparse;
+mod tables;
 mod writer;
 
 pub use inspect::Inspector;

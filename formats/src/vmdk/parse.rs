@@ -4,8 +4,8 @@
 //! or last one wins), so whatever two of them could read differently is a fault.
 
 use super::descriptor::{
-    CreateType, Descriptor, ExtentLine, ExtentType, Fault, MAX_EXTENT_LINES, MAX_FAULTS, confined,
-    count, is_text, shown,
+    CreateType, Descriptor, ExtentLine, ExtentType, Fault, MAX_EXTENT_LINES, MAX_FAULTS, MAX_HINT,
+    confined, count, is_text, shown,
 };
 
 /// Reads what can be read of `text`, and lists what is wrong.
@@ -124,7 +124,13 @@ impl Reading {
             "cid" => self.descriptor.cid = self.content_id(n, key, value),
             "parentcid" => self.descriptor.parent_cid = self.content_id(n, key, value),
             "parentfilenamehint" => {
-                self.descriptor.parent_file_name_hint = Some(shown(value.trim_matches('"')));
+                let name = value.trim_matches('"');
+                if name.len() > MAX_HINT {
+                    let message = format!("line {n}: parentFileNameHint is {} bytes", name.len());
+                    self.fault("parent", message);
+                } else {
+                    self.descriptor.parent_file_name_hint = Some(name.to_owned());
+                }
             }
             "changetrackpath" => {
                 self.descriptor.change_track_path = Some(shown(value.trim_matches('"')));

@@ -1,14 +1,18 @@
-//! Opens a vmdk and reads it: one sparse extent, or the extents a descriptor names.
+//! Opens a vmdk and reads it: one sparse extent, or the extents a descriptor names, on top of
+//! a parent where it is a delta link.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::descriptor::{self, Class, Descriptor, ExtentLine, ExtentType, MAX_SPLIT_DESCRIPTOR};
-use super::layout::{HEADER_LEN, Header, SECTOR, SESPARSE_MAGIC, SPARSE_MAGIC};
+use super::layout::{COWD_MAGIC, HEADER_LEN, Header, SECTOR, SPARSE_MAGIC};
 use super::sparse::SparseExtent;
-use super::{cowd, rules};
+use super::tables::Geometry;
+use super::{cowd, rules, sesparse};
+use crate::chain::{self, Overlay};
 use crate::disk::check_range;
-use crate::resolve::Wanted;
+use crate::extent::push_stored;
+use crate::resolve::{Granted, Wanted};
 use crate::source::read_up_to;
 use crate::{
     Disk, Error, Extent, ExtentKind, Format, GuestOffset, HostOffset, Limits, MAX_EXTENTS,
@@ -21,28 +25,113 @@ const FLAT_UNIT: u64 = 1 << 20;
 /// Opens the disk in `source`.
 ///
 /// # Errors
-/// `Malformed` when the structures contradict themselves or reach past the file, `Refused` for
-/// parents, devices, names that leave the folder and extent files that are not granted,
-/// `Unsupported` for seSparse, `Limit`, `Io`.
+/// `Malformed` when the structures contradict themselves or reach past the file, or a parent is
+/// not the one meant, `Refused` for devices, names that leave the folder, journals to be
+/// replayed, and for parents and extent files that are not granted, `Limit`, `Io`.
 pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Disk>> {
-    let head = read_up_to(source.as_ref(), HostOffset::ZERO, HEADER_LEN)?;
-    if head.starts_with(SPARSE_MAGIC) {
-        return open_sparse(source, &head, &options.limits);
+    Ok(open_link(source, options)?.disk)
+}
+
+/// One image of a chain, opened with all beneath it.
+struct Link {
+    disk: Arc<dyn Disk>,
+    cid: Option<u32>,
+}
+
+fn open_link(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Link> {
+    let image = Image::read(source.as_ref(), &options.limits)?;
+    let descriptor = &image.descriptor;
+    let disk: Arc<dyn Disk> = match &image.header {
+        Some(header) if image.is_alone() => Arc::new(open_sparse(source, header, options)?),
+        _ => Arc::new(open_split(descriptor, options)?),
+    };
+    let Some(parent) = rules::parent(descriptor)? else {
+        let cid = descriptor.cid;
+        return Ok(Link { disk, cid });
+    };
+    let granted = ask_parent(&parent, options)?;
+    let beneath = chain::beneath(Format::Vmdk, Format::Vmdk, &granted, options)?;
+    let bottom = open_link(granted.source, &beneath)?;
+    parent.check(bottom.cid)?;
+    Ok(Link {
+        disk: Arc::new(Overlay::new(disk, bottom.disk)),
+        cid: descriptor.cid,
+    })
+}
+
+/// Asks for the file of a parent.
+pub(super) fn ask_parent(parent: &rules::Parent<'_>, options: &OpenOptions) -> Result<Granted> {
+    options
+        .resolver
+        .resolve(Format::Vmdk, Wanted::Parent, parent.name)
+}
+
+/// What the beginning of a file says: a descriptor, and the sparse header it is in.
+pub(super) struct Image {
+    pub(super) header: Option<Header>,
+    pub(super) descriptor: Descriptor,
+}
+
+impl Image {
+    /// Reads and judges header and descriptor; a parent is allowed.
+    pub(super) fn read(source: &dyn Source, limits: &Limits) -> Result<Self> {
+        let head = read_up_to(source, HostOffset::ZERO, HEADER_LEN)?;
+        let (header, text) = if head.starts_with(SPARSE_MAGIC) {
+            let header = Header::parse(&head, "header", limits)?;
+            let Some((start, len)) = header.descriptor("header")? else {
+                return Err(Error::refused(
+                    Format::Vmdk,
+                    "header",
+                    "has no descriptor: this is one extent of a disk in several files, open its \
+                     descriptor",
+                ));
+            };
+            let start = HostOffset(start.min(source.len()));
+            let text = read_up_to(source, start, usize::try_from(len).unwrap_or(0))?;
+            (Some(header), text)
+        } else {
+            (None, split_text(source, &head)?)
+        };
+        let image = Self {
+            header,
+            descriptor: Descriptor::parse(&text)?,
+        };
+        let faults = match &image.header {
+            Some(header) if image.is_alone() => rules::embedded(header, &image.descriptor),
+            header => rules::split(&image.descriptor, header.is_some()),
+        };
+        match faults.into_iter().next() {
+            Some(fault) => Err(rules::error(fault)),
+            None => Ok(image),
+        }
     }
-    if cowd::matches(&head) {
-        return Err(Error::refused(
-            Format::Vmdk,
-            "header",
-            "is COWD, an extent file of a vmfsSparse disk: open its descriptor",
-        ));
+
+    /// Whether the disk is the sparse extent in this file.
+    pub(super) fn is_alone(&self) -> bool {
+        self.header
+            .as_ref()
+            .is_some_and(|header| header.capacity_sectors > 0)
+            && self.descriptor.create_type.class != Class::ExtentFiles
+            && self.descriptor.extents.len() == 1
     }
-    if head.starts_with(SESPARSE_MAGIC) {
-        return Err(sesparse());
+}
+
+/// The text of a descriptor in a file of its own, which begins with `head`.
+fn split_text(source: &dyn Source, head: &[u8]) -> Result<Vec<u8>> {
+    for (is_one, kind) in [
+        (cowd::matches(head), "COWD"),
+        (sesparse::matches(head), "seSparse"),
+    ] {
+        if is_one {
+            let message =
+                format!("is {kind}, an extent file of a disk in several: open its descriptor");
+            return Err(Error::refused(Format::Vmdk, "header", message));
+        }
     }
-    if descriptor::may_be_descriptor(&head) {
-        let text = read_up_to(source.as_ref(), HostOffset::ZERO, MAX_SPLIT_DESCRIPTOR)?;
+    if descriptor::may_be_descriptor(head) {
+        let text = read_up_to(source, HostOffset::ZERO, MAX_SPLIT_DESCRIPTOR)?;
         if descriptor::is_descriptor(&text) {
-            return open_split(&Descriptor::parse(&text)?, options);
+            return Ok(text);
         }
     }
     Err(Error::malformed(
@@ -52,35 +141,11 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
     ))
 }
 
-fn sesparse() -> Error {
-    Error::unsupported(
-        Format::Vmdk,
-        "header",
-        "is seSparse, which is not documented",
-    )
-}
-
 /// monolithicSparse and streamOptimized.
-fn open_sparse(source: Arc<dyn Source>, head: &[u8], limits: &Limits) -> Result<Arc<dyn Disk>> {
-    let header = Header::parse(head, "header", limits)?;
-    let Some((start, len)) = header.descriptor("header")? else {
-        return Err(Error::refused(
-            Format::Vmdk,
-            "header",
-            "has no descriptor: this is one extent of a disk in several files, open its descriptor",
-        ));
-    };
-    let text = read_up_to(
-        source.as_ref(),
-        HostOffset(start.min(source.len())),
-        usize::try_from(len).unwrap_or(0),
-    )?;
-    let descriptor = Descriptor::parse(&text)?;
-    if let Some(fault) = rules::embedded(&header, &descriptor).into_iter().next() {
-        return Err(rules::error(fault));
-    }
-    let extent = SparseExtent::open(source, &header, limits)?;
-    Ok(Arc::new(Reader {
+fn open_sparse(source: Arc<dyn Source>, header: &Header, options: &OpenOptions) -> Result<Reader> {
+    let geometry = hosted(source.as_ref(), header.clone(), &options.limits)?;
+    let extent = SparseExtent::open(source, geometry, &options.limits)?;
+    Ok(Reader {
         virtual_size: extent.capacity(),
         unit: extent.grain_size(),
         parts: vec![Part {
@@ -88,17 +153,11 @@ fn open_sparse(source: Arc<dyn Source>, head: &[u8], limits: &Limits) -> Result<
             body: Body::Sparse(extent),
         }],
         is_one_file: true,
-    }))
+    })
 }
 
 /// A descriptor and its extent files.
-fn open_split(descriptor: &Descriptor, options: &OpenOptions) -> Result<Arc<dyn Disk>> {
-    if descriptor.create_type.class == Class::SeSparse {
-        return Err(sesparse());
-    }
-    if let Some(fault) = rules::split(descriptor).into_iter().next() {
-        return Err(rules::error(fault));
-    }
+fn open_split(descriptor: &Descriptor, options: &OpenOptions) -> Result<Reader> {
     let sectors = descriptor.sectors().unwrap_or(u64::MAX);
     let virtual_size = sectors.saturating_mul(SECTOR);
     options.limits.virtual_size(Format::Vmdk, virtual_size)?;
@@ -117,12 +176,83 @@ fn open_split(descriptor: &Descriptor, options: &OpenOptions) -> Result<Arc<dyn 
         Body::Sparse(extent) => Some(extent.grain_size()),
         _ => None,
     });
-    Ok(Arc::new(Reader {
+    Ok(Reader {
         virtual_size,
         unit: unit.unwrap_or(FLAT_UNIT),
         parts,
         is_one_file: false,
-    }))
+    })
+}
+
+/// What a hosted sparse extent is like, by its header or the footer that replaces it.
+pub(super) fn hosted(source: &dyn Source, header: Header, limits: &Limits) -> Result<Geometry> {
+    let header = header.with_footer(source, limits)?;
+    Ok(header.geometry(header.directory_sector.unwrap_or(0)))
+}
+
+/// What an extent file is like.
+pub(super) enum ExtentFile {
+    /// The disk as it is, from this byte.
+    Flat(u64),
+    /// Grains.
+    Sparse(Geometry),
+}
+
+/// Asks for an extent file, which must be as large as its line says; `None` for zeros.
+pub(super) fn ask_extent(
+    extent: &ExtentLine,
+    options: &OpenOptions,
+) -> Result<Option<(Arc<dyn Source>, ExtentFile)>> {
+    if extent.kind == ExtentType::Zero {
+        return Ok(None);
+    }
+    let name = extent.name.as_deref().unwrap_or("");
+    let source = options
+        .resolver
+        .resolve(Format::Vmdk, Wanted::Extent, name)?
+        .source;
+    let size = extent.sectors * SECTOR;
+    let malformed =
+        |message| Error::malformed(Format::Vmdk, format!("extent file {name:?}"), message);
+    let limits = &options.limits;
+    let geometry = match extent.kind {
+        ExtentType::Flat | ExtentType::Vmfs => {
+            let start = extent.offset_sectors.checked_mul(SECTOR);
+            let end = start.and_then(|start| start.checked_add(size));
+            return match (start, end) {
+                (Some(start), Some(end)) if end <= source.len() => {
+                    Ok(Some((source, ExtentFile::Flat(start))))
+                }
+                _ => Err(malformed(format!(
+                    "is {} bytes, the descriptor wants {size} from sector {:#x}",
+                    source.len(),
+                    extent.offset_sectors
+                ))),
+            };
+        }
+        ExtentType::SeSparse => sesparse::parse(source.as_ref(), limits)?,
+        _ => {
+            // Either name stands for either header, as ESX and its predecessors mixed them.
+            let head = read_up_to(source.as_ref(), HostOffset::ZERO, HEADER_LEN)?;
+            if head.starts_with(COWD_MAGIC)
+                || extent.kind == ExtentType::VmfsSparse && !head.starts_with(SPARSE_MAGIC)
+            {
+                cowd::parse(&head, limits)?
+            } else {
+                let header = Header::parse(&head, "extent header", limits)?;
+                hosted(source.as_ref(), header, limits)?
+            }
+        }
+    };
+    // Some writers round the header's capacity up to whole grains.
+    let more = geometry.capacity.checked_sub(size);
+    if more.is_none_or(|more| more >= geometry.grain_size) || extent.offset_sectors != 0 {
+        return Err(malformed(format!(
+            "holds {} bytes, the descriptor wants {size} from sector {:#x}",
+            geometry.capacity, extent.offset_sectors
+        )));
+    }
+    Ok(Some((source, ExtentFile::Sparse(geometry))))
 }
 
 /// A disk of one or more extents.
@@ -149,51 +279,13 @@ enum Body {
 
 impl Body {
     fn open(extent: &ExtentLine, options: &OpenOptions) -> Result<Self> {
-        if extent.kind == ExtentType::Zero {
-            return Ok(Self::Zero);
-        }
-        let name = extent.name.as_deref().unwrap_or("");
-        let source = options
-            .resolver
-            .resolve(Format::Vmdk, Wanted::Extent, name)?
-            .source;
-        let size = extent.sectors * SECTOR;
-        let malformed =
-            |message| Error::malformed(Format::Vmdk, format!("extent file {name:?}"), message);
-        let limits = &options.limits;
-        let sparse = match extent.kind {
-            ExtentType::Flat | ExtentType::Vmfs => {
-                let start = extent.offset_sectors.checked_mul(SECTOR);
-                let end = start.and_then(|start| start.checked_add(size));
-                return match (start, end) {
-                    (Some(start), Some(end)) if end <= source.len() => {
-                        Ok(Self::Flat { source, start })
-                    }
-                    _ => Err(malformed(format!(
-                        "is {} bytes, the descriptor wants {size} from sector {:#x}",
-                        source.len(),
-                        extent.offset_sectors
-                    ))),
-                };
+        Ok(match ask_extent(extent, options)? {
+            None => Self::Zero,
+            Some((source, ExtentFile::Flat(start))) => Self::Flat { source, start },
+            Some((source, ExtentFile::Sparse(geometry))) => {
+                Self::Sparse(SparseExtent::open(source, geometry, &options.limits)?)
             }
-            ExtentType::VmfsSparse => {
-                let head = read_up_to(source.as_ref(), HostOffset::ZERO, cowd::HEADER_LEN)?;
-                SparseExtent::with(source, cowd::parse(&head, limits)?, limits)?
-            }
-            _ => {
-                let head = read_up_to(source.as_ref(), HostOffset::ZERO, HEADER_LEN)?;
-                let header = Header::parse(&head, "extent header", limits)?;
-                SparseExtent::open(source, &header, limits)?
-            }
-        };
-        if sparse.capacity() != size || extent.offset_sectors != 0 {
-            return Err(malformed(format!(
-                "holds {} bytes, the descriptor wants {size} from sector {:#x}",
-                sparse.capacity(),
-                extent.offset_sectors
-            )));
-        }
-        Ok(Self::Sparse(sparse))
+        })
     }
 }
 
@@ -215,7 +307,9 @@ impl Disk for Reader {
 
     fn extents(&self, range: Range<GuestOffset>, out: &mut Vec<Extent>) -> Result<()> {
         check_range(range.start, guest_len(&range), self.virtual_size)?;
-        let full = out.len() + MAX_EXTENTS;
+        let first = out.len();
+        // Whatever is appended last may be two extents.
+        let full = first + MAX_EXTENTS - 1;
         for part in self.parts_from(range.start.0) {
             let from = range.start.0.max(part.range.start);
             let to = range.end.0.min(part.range.end);
@@ -231,7 +325,9 @@ impl Disk for Reader {
                     to
                 }
                 Body::Flat { source, start } => {
-                    flat_extents(source.as_ref(), *start, from..to, base, full, out)?
+                    let range = GuestOffset(from)..GuestOffset(to);
+                    let host = HostOffset(start + (from - base));
+                    push_stored(source.as_ref(), range, host, false, first, out)?.0
                 }
                 Body::Sparse(extent) => {
                     let range = from - base..to - base;
@@ -266,33 +362,4 @@ impl Disk for Reader {
         }
         Ok(())
     }
-}
-
-/// The extents of a flat extent file: its holes are the disk's.
-fn flat_extents(
-    source: &dyn Source,
-    start: u64,
-    range: Range<u64>,
-    base: u64,
-    full: usize,
-    out: &mut Vec<Extent>,
-) -> Result<u64> {
-    let host = |guest: u64| HostOffset(guest - base + start);
-    let guest = |host: HostOffset| (host.0 - start + base).clamp(range.start, range.end);
-    let mut at = range.start;
-    while at < range.end && out.len() + 1 < full {
-        let data = source.next_data(host(at))?;
-        let (from, to) = data.map_or((range.end, range.end), |data| {
-            (guest(data.start).max(at), guest(data.end).max(at))
-        });
-        for (range, kind) in [
-            (at..from, ExtentKind::Zero),
-            (from..to, ExtentKind::Data { host: None }),
-        ] {
-            let range = GuestOffset(range.start)..GuestOffset(range.end);
-            push_extent(out, Extent { range, kind });
-        }
-        at = to;
-    }
-    Ok(at)
 }

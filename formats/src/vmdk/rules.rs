@@ -1,8 +1,8 @@
 //! What a descriptor may say: one judgement, for the inspector and for opening.
 
-use super::descriptor::{Class, Descriptor, ExtentType, Fault, confined};
+use super::descriptor::{CID_NOPARENT, Class, Descriptor, ExtentType, Fault, confined, shown};
 use super::layout::{Header, SECTOR};
-use crate::{Error, Format};
+use crate::{Error, Format, Result};
 
 /// Judges the embedded descriptor of a sparse file.
 pub(super) fn embedded(header: &Header, descriptor: &Descriptor) -> Vec<Fault> {
@@ -11,9 +11,6 @@ pub(super) fn embedded(header: &Header, descriptor: &Descriptor) -> Vec<Fault> {
     let create_type = &descriptor.create_type;
     if create_type.class != Class::SelfContained {
         fault("create_type", why_not_alone(descriptor));
-    }
-    if let Some(parent) = descriptor.parent() {
-        fault("parent", parent);
     }
     if descriptor.extents.len() != 1 {
         fault(
@@ -65,30 +62,27 @@ fn fits(sectors: u64, header: &Header) -> bool {
         .is_some_and(|more| more < header.grain_sectors)
 }
 
-/// Judges the descriptor of a disk in several files, were these granted.
-pub(super) fn split(descriptor: &Descriptor) -> Vec<Fault> {
+/// Judges the descriptor of a disk in several files, were these granted. `is_embedded`: it lies
+/// in one of them.
+pub(super) fn split(descriptor: &Descriptor, is_embedded: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if descriptor.create_type.class != Class::ExtentFiles {
+    let allows = match descriptor.create_type.class {
+        Class::ExtentFiles => true,
+        Class::SelfContained => is_embedded,
+        Class::Device | Class::Unknown => false,
+    };
+    if !allows {
         faults.push(Fault {
             rule: "create_type",
             message: why_not_alone(descriptor),
         });
     }
-    if let Some(message) = descriptor.parent() {
-        faults.push(Fault {
-            rule: "parent",
-            message,
-        });
-    }
     for extent in &descriptor.extents {
-        if matches!(
-            extent.kind,
-            ExtentType::VmfsRaw | ExtentType::VmfsRdm | ExtentType::SeSparse
-        ) {
+        if matches!(extent.kind, ExtentType::VmfsRaw | ExtentType::VmfsRdm) {
             faults.push(Fault {
                 rule: "extent_type",
                 message: format!(
-                    "line {}: extent is {}, which is not read",
+                    "line {}: extent is {}, a device of the host",
                     extent.line,
                     extent.kind.name()
                 ),
@@ -148,16 +142,70 @@ pub(super) fn why_not_alone(descriptor: &Descriptor) -> String {
         Class::Device => {
             format!("createType is {name}: the disk is a device of the host, {files}{and_so_on}")
         }
-        Class::SeSparse => format!("createType is {name}, which is not read"),
         Class::Unknown if name.is_empty() => "has no createType".into(),
         Class::Unknown => format!("createType is {name:?}, which is unknown"),
+    }
+}
+
+/// A parent, as its child names it.
+pub(super) struct Parent<'a> {
+    pub(super) name: &'a str,
+    cid: u32,
+}
+
+impl Parent<'_> {
+    /// Checks that a file granted for it, of content id `cid`, is the one meant.
+    pub(super) fn check(&self, cid: Option<u32>) -> Result<()> {
+        let name = shown(self.name);
+        let wanted = self.cid;
+        match cid {
+            Some(cid) if cid == wanted => Ok(()),
+            Some(cid) => Err(Error::malformed(
+                Format::Vmdk,
+                "parent",
+                format!(
+                    "CID of {name:?} is {cid:08x}, parentCID is {wanted:08x}: it has changed \
+                     since, or is another disk"
+                ),
+            )),
+            None => Err(Error::malformed(
+                Format::Vmdk,
+                "parent",
+                format!("{name:?} has no CID, parentCID is {wanted:08x}"),
+            )),
+        }
+    }
+}
+
+/// What the disk falls through to, where it is a delta link.
+pub(super) fn parent(descriptor: &Descriptor) -> Result<Option<Parent<'_>>> {
+    let cid = descriptor.parent_cid.filter(|&cid| cid != CID_NOPARENT);
+    let name = descriptor.parent_file_name_hint.as_deref();
+    match (cid, name) {
+        (None, None) => Ok(None),
+        (Some(cid), Some(name)) if !name.is_empty() => Ok(Some(Parent { name, cid })),
+        (Some(cid), _) => Err(Error::malformed(
+            Format::Vmdk,
+            "descriptor",
+            format!(
+                "parentCID is {cid:08x}: a delta link, but no parentFileNameHint names its parent"
+            ),
+        )),
+        (None, Some(name)) => Err(Error::malformed(
+            Format::Vmdk,
+            "descriptor",
+            format!(
+                "parentFileNameHint names {:?}, but parentCID says that there is none",
+                shown(name)
+            ),
+        )),
     }
 }
 
 /// The error for a fault, when opening.
 pub(super) fn error(fault: Fault) -> Error {
     let make = match fault.rule {
-        "create_type" | "parent" | "extent_path" | "extent_type" => Error::refused,
+        "create_type" | "extent_path" | "extent_type" => Error::refused,
         _ => Error::malformed,
     };
     make(Format::Vmdk, "descriptor", fault.message)

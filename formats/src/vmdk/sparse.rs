@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::grains::{self, Recent, Wanted};
-use super::layout::{Header, SECTOR, STREAM_END};
-use crate::source::read_up_to;
+use super::layout::SECTOR;
+use super::tables::{self, Geometry, Grain};
 use crate::{
     Error, Extent, ExtentKind, Format, GuestOffset, HostOffset, Limits, Result, Source, push_extent,
 };
@@ -15,101 +15,49 @@ const MAX_TABLES: usize = 4096;
 /// Grain tables kept at most; with 512 entries 2 MiB.
 const MAX_SLOTS: u64 = 1024;
 
-/// What the readers need of a header, whichever kind it was.
-#[derive(Clone, Debug)]
-pub(super) struct Geometry {
-    /// Guest bytes.
-    pub(super) capacity: u64,
-    pub(super) grain_size: u64,
-    pub(super) table_entries: u32,
-    /// Where the grain directory lies, in sectors.
-    pub(super) directory_sector: u64,
-    pub(super) is_compressed: bool,
-    /// A table entry of 1 is a grain of zeros.
-    pub(super) has_zeroed_grains: bool,
-}
-
-impl Geometry {
-    /// Guest bytes behind one directory entry.
-    fn table_covers(&self) -> u64 {
-        // At most 4096 grains of 2 MiB.
-        self.grain_size * u64::from(self.table_entries)
-    }
-}
-
 /// An open sparse extent. Offsets are bytes from the extent's first guest byte.
 pub(super) struct SparseExtent {
     source: Arc<dyn Source>,
     geometry: Geometry,
-    directory: Box<[u32]>,
+    directory: Box<[u64]>,
     /// A table's slot follows from where it lies, so that a table named many times is read once.
     slots: Box<[Mutex<Slot>]>,
+    /// Bytes of the file last seen to be a hole: the tables in it are blank, and need no reading.
+    blank: Mutex<Range<u64>>,
     recent: Recent,
 }
 
 /// A cached table: where it lies, how many entries of it are meaningful, and those.
-type Slot = Option<(u32, Arc<Table>)>;
+type Slot = Option<(u64, Arc<Table>)>;
 
 struct Table {
-    entries: Box<[u32]>,
+    entries: Box<[u64]>,
     is_blank: bool,
 }
 
-/// What a table entry says.
-enum Grain {
-    Absent,
-    Zeroed,
-    At(u32),
-}
-
-fn malformed(place: &'static str, message: String) -> Error {
-    Error::malformed(Format::Vmdk, place, message)
-}
-
 impl SparseExtent {
-    /// Opens an extent whose header is `header`; looks for the footer where that says so.
-    pub(super) fn open(source: Arc<dyn Source>, header: &Header, limits: &Limits) -> Result<Self> {
-        let directory_sector = match header.directory_sector {
-            Some(sector) => sector,
-            None => {
-                let at = source.len().saturating_sub(STREAM_END);
-                let end = read_up_to(source.as_ref(), HostOffset(at), STREAM_END as usize)?;
-                let footer = header.parse_stream_end(&end, limits)?;
-                footer.directory_sector.unwrap_or(0)
-            }
-        };
-        let geometry = Geometry {
-            capacity: header.capacity(),
-            grain_size: header.grain_size(),
-            table_entries: header.table_entries,
-            directory_sector,
-            is_compressed: header.is_compressed(),
-            has_zeroed_grains: header.flags & super::layout::FLAG_ZEROED_GRAIN != 0,
-        };
-        Self::with(source, geometry, limits)
-    }
-
     /// Opens an extent by its geometry.
-    pub(super) fn with(
+    pub(super) fn open(
         source: Arc<dyn Source>,
         geometry: Geometry,
         limits: &Limits,
     ) -> Result<Self> {
-        let count = geometry.capacity.div_ceil(geometry.table_covers());
-        let bytes = limits.table(Format::Vmdk, "grain directory", count.saturating_mul(4))?;
-        let directory = read_entries(
+        let count = geometry.tables();
+        let bytes = limits.table(Format::Vmdk, "grain directory", count.saturating_mul(8))?;
+        let directory = geometry.read_entries(
             source.as_ref(),
             "grain directory",
             geometry.directory_sector,
-            bytes / 4,
+            bytes / 8,
         )?;
-        let table_bytes = u64::from(geometry.table_entries) * 4;
+        let table_bytes = u64::from(geometry.table_entries) * 8;
         let slots = (limits.cache / table_bytes).clamp(1, MAX_SLOTS.min(count.max(1)));
         Ok(Self {
             source,
             geometry,
             directory,
             slots: (0..slots).map(|_| Mutex::new(None)).collect(),
+            blank: Mutex::new(0..0),
             recent: Recent::default(),
         })
     }
@@ -124,58 +72,61 @@ impl SparseExtent {
         self.geometry.grain_size
     }
 
-    /// The grain table behind directory entry `n`; `None` where the entry is zero.
+    /// The grain table behind directory entry `n`; `None` where no grain is in it.
     fn table(&self, n: u64) -> Result<Option<Arc<Table>>> {
         let index = usize::try_from(n).unwrap_or(usize::MAX);
-        let sector = match self.directory.get(index) {
-            None | Some(0) => return Ok(None),
-            Some(&sector) => sector,
+        let entry = self.directory.get(index).copied().unwrap_or(0);
+        let Some(sector) = self.geometry.table_sector(entry)? else {
+            return Ok(None);
         };
-        // The last table needs to reach only as far as the disk.
-        let grains = self.geometry.capacity.div_ceil(self.geometry.grain_size);
-        let entries = u64::from(self.geometry.table_entries);
-        let count = (grains - (n * entries).min(grains)).min(entries) as usize;
-
-        let slot = u64::from(sector) * SECTOR / (entries * 4).max(SECTOR);
+        let count = self.geometry.entries_of(n);
+        let slot = sector * SECTOR / self.geometry.table_len().max(SECTOR);
         let slot = &self.slots[(slot % self.slots.len() as u64) as usize];
         let lock = || slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((cached, table)) = &*lock()
             && *cached == sector
             && table.entries.len() >= count
         {
-            return Ok(Some(table.clone()));
+            return Ok((!table.is_blank).then(|| table.clone()));
         }
-        let entries = read_entries(
-            self.source.as_ref(),
-            "grain table",
-            u64::from(sector),
-            count,
-        )?;
+        let bytes = count as u64 * self.geometry.entry_len();
+        let at = tables::place_of(self.source.as_ref(), "grain table", sector, bytes)?;
+        if self.is_hole(at.0..at.0 + bytes)? {
+            return Ok(None);
+        }
+        let entries =
+            self.geometry
+                .read_entries(self.source.as_ref(), "grain table", sector, count)?;
         let table = Arc::new(Table {
             is_blank: entries.iter().all(|&entry| entry == 0),
             entries,
         });
         *lock() = Some((sector, table.clone()));
-        Ok(Some(table))
+        Ok((!table.is_blank).then_some(table))
     }
 
-    fn grain(&self, entry: u32) -> Result<Grain> {
-        match entry {
-            0 => Ok(Grain::Absent),
-            1 if self.geometry.has_zeroed_grains => Ok(Grain::Zeroed),
-            1 => Err(malformed(
-                "grain table",
-                "entry is 1, a zeroed grain, but the header's flags do not allow it".into(),
-            )),
-            sector => Ok(Grain::At(sector)),
+    /// Whether the file has nothing but a hole in `range`, which lies inside it.
+    fn is_hole(&self, range: Range<u64>) -> Result<bool> {
+        let mut blank = self.blank.lock().unwrap_or_else(PoisonError::into_inner);
+        if blank.start <= range.start && range.end <= blank.end {
+            return Ok(true);
         }
+        let data = self.source.next_data(HostOffset(range.start))?;
+        let end = data.map_or(self.source.len(), |data| data.start.0);
+        if end < range.end {
+            return Ok(false);
+        }
+        *blank = range.start..end;
+        Ok(true)
     }
 
     /// Where `len` bytes of the plain grain at `sector` lie, `skip` bytes into it.
-    fn plain(&self, sector: u32, skip: u64, len: u64) -> Result<HostOffset> {
-        let at = u64::from(sector) * SECTOR + skip;
-        if at + len > self.source.len() {
-            return Err(malformed(
+    fn plain(&self, sector: u64, skip: u64, len: u64) -> Result<HostOffset> {
+        let at = sector * SECTOR;
+        let end = at.checked_add(skip + len);
+        if end.is_none_or(|end| end > self.source.len()) {
+            return Err(Error::malformed(
+                Format::Vmdk,
                 "grain table",
                 format!(
                     "entry is sector {sector:#x}, whose grain reaches past the end of the file \
@@ -184,7 +135,7 @@ impl SparseExtent {
                 ),
             ));
         }
-        Ok(HostOffset(at))
+        Ok(HostOffset(at + skip))
     }
 
     /// Fills `buf` from `at`; the caller keeps it inside the capacity.
@@ -196,8 +147,8 @@ impl SparseExtent {
             let len = ((n + 1) * covers - at).min(rest.len() as u64);
             let (now, later) = rest.split_at_mut(len as usize);
             match self.table(n)? {
-                Some(table) if !table.is_blank => self.read_table(&table, now, at)?,
-                _ => now.fill(0),
+                Some(table) => self.read_table(&table, now, at)?,
+                None => now.fill(0),
             }
             (rest, at) = (later, at + len);
         }
@@ -216,7 +167,7 @@ impl SparseExtent {
             let len = (grain_size - skip).min((buf.len() - done) as u64);
             let part = done..done + len as usize;
             done = part.end;
-            match self.grain(self.entry(table, at))? {
+            match self.geometry.grain(self.entry(table, at))? {
                 Grain::Absent | Grain::Zeroed => buf[part].fill(0),
                 Grain::At(sector) if self.geometry.is_compressed => packed.push(Wanted {
                     sector,
@@ -245,7 +196,7 @@ impl SparseExtent {
     }
 
     /// The table entry for the grain at guest byte `at`.
-    fn entry(&self, table: &Table, at: u64) -> u32 {
+    fn entry(&self, table: &Table, at: u64) -> u64 {
         let n = at / self.geometry.grain_size % u64::from(self.geometry.table_entries);
         table.entries.get(n as usize).copied().unwrap_or(0)
     }
@@ -274,7 +225,7 @@ impl SparseExtent {
             let end = ((at / covers + 1) * covers).min(range.end);
             let table = self.table(at / covers)?;
             tables += usize::from(table.is_some());
-            let Some(table) = table.filter(|table| !table.is_blank) else {
+            let Some(table) = table else {
                 let goes_on = push(at, end, ExtentKind::Unallocated);
                 at = end;
                 if goes_on {
@@ -285,7 +236,7 @@ impl SparseExtent {
             while at < end {
                 let skip = at % grain_size;
                 let to = (at - skip + grain_size).min(end);
-                let kind = match self.grain(self.entry(&table, at))? {
+                let kind = match self.geometry.grain(self.entry(&table, at))? {
                     Grain::Absent => ExtentKind::Unallocated,
                     Grain::Zeroed => ExtentKind::Zero,
                     Grain::At(_) if self.geometry.is_compressed => ExtentKind::Encoded,
@@ -332,28 +283,4 @@ impl Run {
         }
         source.read_exact_at(&mut buf[self.part.clone()], self.host)
     }
-}
-
-/// Reads `count` directory or table entries from `sector`.
-fn read_entries(
-    source: &dyn Source,
-    place: &'static str,
-    sector: u64,
-    count: usize,
-) -> Result<Box<[u32]>> {
-    let bytes = count as u64 * 4;
-    let start = sector.checked_mul(SECTOR);
-    let end = start.and_then(|start| start.checked_add(bytes));
-    let (Some(start), true) = (start, end.is_some_and(|end| end <= source.len())) else {
-        return Err(malformed(
-            place,
-            format!(
-                "is {bytes} bytes at sector {sector:#x}, past the end of the file at {:#x}",
-                source.len()
-            ),
-        ));
-    };
-    let bytes = read_up_to(source, HostOffset(start), count * 4)?;
-    let (words, _) = bytes.as_chunks::<4>();
-    Ok(words.iter().map(|word| u32::from_le_bytes(*word)).collect())
 }
