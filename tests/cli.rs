@@ -358,6 +358,57 @@ mod convert {
     }
 
     #[test]
+    fn an_image_in_several_files_appears_as_a_whole() {
+        let room = Room::new();
+        room.raw("a.raw");
+        for (subformat, files) in [
+            ("monolithicFlat", ["b-flat.vmdk", "b.vmdk"]),
+            ("twoGbMaxExtentFlat", ["b-f001.vmdk", "b.vmdk"]),
+            ("twoGbMaxExtentSparse", ["b-s001.vmdk", "b.vmdk"]),
+        ] {
+            let option = format!("subformat={subformat}");
+            let args = ["convert", "-O", "vmdk", "-o", &option, "a.raw", "b.vmdk"];
+            let (code, _, err) = room.glint(&args);
+            assert_eq!(code, 0, "{subformat}: {err}");
+            room.same_disk(("raw", "a.raw"), ("vmdk", "b.vmdk"));
+            assert_eq!(room.names(), ["a.raw", files[0], files[1]]);
+
+            // A folder in the way of an extent: nothing changes.
+            std::fs::remove_file(room.path().join(files[0])).unwrap();
+            std::fs::create_dir(room.path().join(files[0])).unwrap();
+            let before = room.read("b.vmdk");
+            let (code, _, err) = room.glint(&args);
+            assert_eq!(code, 2, "{err}");
+            assert!(err.contains(files[0]), "{err}");
+            assert!(room.read("b.vmdk") == before);
+            assert_eq!(room.names(), ["a.raw", files[0], files[1]]);
+            std::fs::remove_dir(room.path().join(files[0])).unwrap();
+
+            // The input in that place.
+            let args = ["convert", "-O", "vmdk", "-o", &option, files[0], "b.vmdk"];
+            std::fs::copy(room.path().join("a.raw"), room.path().join(files[0])).unwrap();
+            let (code, _, err) = room.glint(&args);
+            assert_eq!(code, 2, "{err}");
+            assert!(err.contains("is the input too"), "{err}");
+            std::fs::remove_file(room.path().join(files[0])).unwrap();
+            std::fs::remove_file(room.path().join("b.vmdk")).unwrap();
+        }
+        let args = [
+            "convert",
+            "-O",
+            "vmdk",
+            "-o",
+            "subformat=monolithicFlat",
+            "a.raw",
+            "c:b",
+        ];
+        let (code, _, err) = room.glint(&args);
+        assert_eq!(code, 2);
+        assert!(err.contains("cannot be called"), "{err}");
+        assert_eq!(room.names(), ["a.raw"]);
+    }
+
+    #[test]
     fn sums_up_in_json() {
         let room = Room::new();
         room.raw("a.raw");

@@ -6,7 +6,7 @@
 //! | --- | --- | --- | --- |
 //! | raw (MBR, GPT) | yes | yes | sparse |
 //! | qcow2 v2, v3 | yes | yes | v3: plain, zlib, zstd |
-//! | vmdk | yes | monolithicSparse, streamOptimized; others where extent files are granted | monolithicSparse, streamOptimized |
+//! | vmdk | yes | monolithicSparse, streamOptimized; others and delta links where extent files and parents are granted | monolithicSparse, streamOptimized, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat |
 //! | vhd, vhdx, vdi | yes | without a parent | fixed, dynamic |
 //! | iso 9660, UDF | yes | as raw | |
 //! | parallels, bochs, dmg, qcow version 1 | yes | yes | |
@@ -62,5 +62,5 @@ pub use extent::{Extent, ExtentKind, MAX_EXTENTS, push_extent};
 pub use limits::Limits;
 pub use passphrase::Passphrase;
 pub use probe::{CreateOptions, Format, OpenOptions, create, open};
-pub use sink::{FileSink, MemorySink, Sink};
+pub use sink::{FileSink, MemorySink, Parts, Sink};
 pub use source::{FileSource, Slice, Source, read_up_to};

@@ -188,7 +188,7 @@ pub enum CreateOptions {
     Raw,
     /// qcow2, version 2 or 3.
     Qcow2(qcow2::WriteOptions),
-    /// vmdk, monolithicSparse or streamOptimized.
+    /// vmdk, in one file or several.
     Vmdk(vmdk::WriteOptions),
     /// vhd: fixed or dynamic.
     Vhd(vhd::WriteOptions),
@@ -227,6 +227,21 @@ impl CreateOptions {
             Format::Vdi => vdi::WriteOptions::parse(pairs, compress).map(Self::Vdi),
             _ => Err(Error::usage(format!("{format} is not written"))),
         }
+    }
+
+    /// Tells what the file will be called: an image in several files names them after itself.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        if let Self::Vmdk(options) = &mut self {
+            name.clone_into(&mut options.file_name);
+        }
+        self
+    }
+
+    /// Whether the image will be several files; see [`Target::parts`].
+    #[must_use]
+    pub const fn is_split(&self) -> bool {
+        matches!(self, Self::Vmdk(options) if options.subformat.is_split())
     }
 
     /// The format written.

@@ -1,7 +1,10 @@
 //! Positioned bytes out.
 
+use std::collections::VecDeque;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{Error, HostOffset, Result};
 
@@ -83,21 +86,17 @@ impl Sink for FileSink {
 
 /// A sink in memory, for tests and small images.
 #[derive(Debug, Default)]
-pub struct MemorySink(std::sync::Mutex<Vec<u8>>);
+pub struct MemorySink(Mutex<Vec<u8>>);
 
 impl MemorySink {
     /// Takes out what was written.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
-        self.0
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,5 +122,128 @@ impl Sink for MemorySink {
 
     fn sync(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Several files as one sink: each takes a range of its space.
+///
+/// A length ends the file in whose range it lies (the end of a range is the full length of that
+/// file). Files are opened when they are written to, and few stay open.
+pub struct Parts<'a> {
+    /// Ascending, apart.
+    ranges: Vec<Range<HostOffset>>,
+    open: Box<OpenPart<'a>>,
+    recent: Mutex<VecDeque<(usize, Arc<dyn Sink>)>>,
+}
+
+/// Opens the file of a part, by its number. Asked again for a file that was closed meanwhile.
+type OpenPart<'a> = dyn Fn(usize) -> Result<Arc<dyn Sink>> + Send + Sync + 'a;
+
+/// Files kept open: a copy writes one, and now and then the one before.
+const OPEN_PARTS: usize = 16;
+
+impl<'a> Parts<'a> {
+    /// Files that take `ranges`, which ascend and lie apart.
+    pub fn new(
+        ranges: Vec<Range<HostOffset>>,
+        open: impl Fn(usize) -> Result<Arc<dyn Sink>> + Send + Sync + 'a,
+    ) -> Self {
+        debug_assert!(ranges.is_sorted_by(|a, b| a.end <= b.start));
+        Self {
+            ranges,
+            open: Box::new(open),
+            recent: Mutex::default(),
+        }
+    }
+
+    fn part(&self, n: usize) -> Result<Arc<dyn Sink>> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, sink)) = recent.iter().find(|(open, _)| *open == n) {
+            return Ok(sink.clone());
+        }
+        let sink = (self.open)(n)?;
+        recent.truncate(OPEN_PARTS - 1);
+        recent.push_front((n, sink.clone()));
+        Ok(sink)
+    }
+}
+
+impl Sink for Parts<'_> {
+    fn write_all_at(&self, bytes: &[u8], at: HostOffset) -> Result<()> {
+        let (mut rest, mut at) = (bytes, at);
+        while !rest.is_empty() {
+            let n = self.ranges.partition_point(|range| range.end <= at);
+            let Some(range) = self.ranges.get(n).filter(|range| range.start <= at) else {
+                return Err(Error::usage(format!("no file takes bytes at {at}")));
+            };
+            let len =
+                usize::try_from(range.end.since(at)).map_or(rest.len(), |n| n.min(rest.len()));
+            let (now, later) = rest.split_at(len);
+            self.part(n)?
+                .write_all_at(now, HostOffset(at.since(range.start)))?;
+            (rest, at) = (later, HostOffset(at.0 + len as u64));
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        let n = self.ranges.partition_point(|range| range.end.0 < len);
+        match self.ranges.get(n).filter(|range| range.start.0 < len) {
+            Some(range) => self.part(n)?.set_len(len - range.start.0),
+            None => Err(Error::usage(format!("no file ends at {len}"))),
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        (0..self.ranges.len()).try_for_each(|n| self.part(n)?.sync())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_take_what_lies_in_their_ranges() {
+        let ranges = [0..10, 10..20, 30..40];
+        let ranges = ranges.map(|r| HostOffset(r.start)..HostOffset(r.end));
+        let files = [(); 3].map(|()| Arc::new(MemorySink::default()));
+        let parts = Parts::new(ranges.to_vec(), |n| {
+            let file: Arc<dyn Sink> = files[n].clone();
+            Ok(file)
+        });
+        for (at, len) in [(20, 1), (18, 3), (39, 2), (90, 1)] {
+            assert!(parts.write_all_at(&vec![0; len], HostOffset(at)).is_err());
+        }
+        parts.write_all_at(&[1; 6], HostOffset(7)).unwrap();
+        parts.write_all_at(&[2; 3], HostOffset(30)).unwrap();
+        parts.set_len(10).unwrap();
+        parts.set_len(14).unwrap();
+        parts.set_len(32).unwrap();
+        parts.sync().unwrap();
+        for len in [0, 25, 30, 41] {
+            assert!(parts.set_len(len).is_err(), "{len}");
+        }
+        drop(parts);
+        let [a, b, c] = files.map(|f| Arc::into_inner(f).unwrap().into_bytes());
+        assert_eq!(a, [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]);
+        assert_eq!(b, [1, 1, 1, 0]);
+        assert_eq!(c, [2, 2]);
+    }
+
+    #[test]
+    fn few_parts_stay_open() {
+        let (count, opened) = (100, Mutex::new(0));
+        let ranges = (0..count).map(|n| HostOffset(n * 10)..HostOffset(n * 10 + 10));
+        let parts = Parts::new(ranges.collect(), |_| {
+            *opened.lock().unwrap() += 1;
+            let sink: Arc<dyn Sink> = Arc::new(MemorySink::default());
+            Ok(sink)
+        });
+        for n in (0..count).chain(count - 8..count) {
+            parts.write_all_at(&[1], HostOffset(n * 10)).unwrap();
+        }
+        assert_eq!(*opened.lock().unwrap(), count);
+        assert!(parts.recent.lock().unwrap().len() <= OPEN_PARTS);
     }
 }

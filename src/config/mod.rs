@@ -269,8 +269,12 @@ impl Config {
             let options = name
                 .parse()
                 .and_then(|f| CreateOptions::parse(f, &self.import.pairs(), self.import.compress));
-            if let Err(e) = options {
-                faults.push(format!("import.output_format: {e}"));
+            match options {
+                Ok(options) if options.is_split() => faults.push(
+                    "import.output_options ask for several files, and an image is one".into(),
+                ),
+                Ok(_) => {}
+                Err(e) => faults.push(format!("import.output_format: {e}")),
             }
         }
         for method in &self.import.methods {

@@ -99,6 +99,11 @@ fn work(request: &str) -> Result<u64, Error> {
     let opened = open(source, &found, &selector, &options, &tempfile::tempfile)?;
     let format = request.output.parse()?;
     let create = CreateOptions::parse(format, &request.options, request.compress)?;
+    if create.is_split() {
+        return Err(Error::Ours(
+            "the output would be several files, and an image is one".into(),
+        ));
+    }
     let virtual_size = opened.disk.virtual_size();
     let target = formats::create(&create, virtual_size)?;
     let sink = FileSink::new(output);

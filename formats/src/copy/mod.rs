@@ -15,6 +15,8 @@ mod progress;
 pub use engine::{CopyOptions, copy};
 pub use progress::Progress;
 
+use std::ops::Range;
+
 use crate::{HostOffset, Result, Sink, UnitIndex};
 
 /// Encodes units for a [`Target`]. One a thread, so that it can own its compressor.
@@ -50,10 +52,27 @@ pub enum Payload {
 /// Finished tables on their way to the sink.
 pub type Tables = Vec<(HostOffset, Vec<u8>)>;
 
+/// One file of an image that is several.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Its plain name; all lie in one folder.
+    pub name: String,
+    /// Where its bytes are written, its first byte first; it may stay shorter.
+    pub range: Range<HostOffset>,
+}
+
 /// An image being written. Arithmetic only until [`finish`](Target::finish).
 pub trait Target: Send {
     /// Bytes of a unit; a power of two.
     fn unit(&self) -> u64;
+
+    /// The files of an image that is several, in the order they are to appear under their
+    /// names: the one that makes them an image comes last. Their ranges ascend and lie apart in
+    /// the space this target writes to, where [`Sink::set_len`] ends the file in whose range
+    /// that length lies; [`Parts`](crate::Parts) is such a sink. None for an image in one file.
+    fn parts(&self) -> Vec<Part> {
+        Vec::new()
+    }
 
     /// A new encoder, for one thread.
     ///
@@ -79,6 +98,6 @@ pub trait Target: Send {
 /// What was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Summary {
-    /// Bytes of the file.
+    /// Bytes of the file, or of all of them.
     pub file_size: u64,
 }

@@ -48,6 +48,24 @@ names! {
         MonolithicSparse = "monolithicSparse",
         /// Compressed grains in one pass, for transport.
         StreamOptimized = "streamOptimized",
+        /// The disk as it is in one extent file, beside its descriptor.
+        MonolithicFlat = "monolithicFlat",
+        /// Grains, in extent files of 2 GiB of disk each.
+        TwoGbMaxExtentSparse = "twoGbMaxExtentSparse",
+        /// The disk as it is, in extent files of 2 GiB each.
+        TwoGbMaxExtentFlat = "twoGbMaxExtentFlat",
+    }
+}
+
+impl Subformat {
+    /// Whether the disk is in files of its own beside the descriptor.
+    #[must_use]
+    pub const fn is_split(self) -> bool {
+        !matches!(self, Self::MonolithicSparse | Self::StreamOptimized)
+    }
+
+    const fn is_flat(self) -> bool {
+        matches!(self, Self::MonolithicFlat | Self::TwoGbMaxExtentFlat)
     }
 }
 
@@ -75,6 +93,14 @@ pub struct WriteOptions {
     pub adapter_type: AdapterType,
     /// `ddb.virtualHWVersion`.
     pub hardware_version: u32,
+    /// `ddb.toolsVersion`: of VMware's tools in the guest; the default says that the guest
+    /// looks after them itself.
+    pub tools_version: u32,
+    /// Whether table entries may say that a grain is zero. No grain is written so: there is no
+    /// parent to hide. For programs that go on writing the image.
+    pub zeroed_grain: bool,
+    /// What the file will be called; the extent files of a disk in several are named after it.
+    pub file_name: String,
     /// Content id. Tells delta links whether their parent has changed; means nothing without.
     pub cid: u32,
     /// zlib level of streamOptimized grains, 1 (fastest) to 12 (densest).
@@ -87,6 +113,9 @@ impl Default for WriteOptions {
             subformat: Subformat::default(),
             adapter_type: AdapterType::default(),
             hardware_version: 4,
+            tools_version: i32::MAX as u32,
+            zeroed_grain: false,
+            file_name: "disk.vmdk".into(),
             cid: 0x676c_696e,
             compression_level: 6,
         }
@@ -94,14 +123,15 @@ impl Default for WriteOptions {
 }
 
 impl WriteOptions {
-    /// From `key=value` pairs: `subformat`, `adapter_type` and `hwversion` as in qemu-img,
-    /// `compression_level`, and `cid` in hexadecimal. `compress` asks for streamOptimized.
+    /// From `key=value` pairs: `subformat`, `adapter_type`, `hwversion`, `compat6`,
+    /// `toolsversion` and `zeroed_grain` as in qemu-img, `compression_level`, and `cid` in
+    /// hexadecimal. `compress` asks for streamOptimized.
     ///
     /// # Errors
-    /// `Usage` for unknown keys, bad values, or `compress` with another subformat.
+    /// `Usage` for unknown keys, bad values, and what contradicts each other.
     pub fn parse(pairs: &[(String, String)], compress: bool) -> Result<Self> {
         let mut options = Self::default();
-        let mut subformat = None;
+        let (mut subformat, mut hardware_version, mut compat6) = (None, None, false);
         for (key, value) in pairs {
             let bad = |allowed: &str| {
                 Error::usage(format!("vmdk option {key} is {value:?}, allowed {allowed}"))
@@ -110,7 +140,14 @@ impl WriteOptions {
                 "subformat" => subformat = Some(Subformat::parse(key, value)?),
                 "adapter_type" => options.adapter_type = AdapterType::parse(key, value)?,
                 "hwversion" => {
-                    options.hardware_version = value.parse().map_err(|_| bad("a number"))?;
+                    hardware_version = Some(value.parse().map_err(|_| bad("a number"))?);
+                }
+                "compat6" => compat6 = switch(value).ok_or_else(|| bad("on and off"))?,
+                "toolsversion" => {
+                    options.tools_version = value.parse().map_err(|_| bad("a number"))?;
+                }
+                "zeroed_grain" => {
+                    options.zeroed_grain = switch(value).ok_or_else(|| bad("on and off"))?;
                 }
                 "cid" => {
                     options.cid = u32::from_str_radix(value, 16)
@@ -129,22 +166,32 @@ impl WriteOptions {
             }
         }
         options.subformat = match (subformat, compress) {
-            (Some(Subformat::MonolithicSparse), true) => {
-                return Err(Error::usage("monolithicSparse cannot be compressed"));
+            (Some(subformat), true) if subformat != Subformat::StreamOptimized => {
+                return Err(Error::usage(format!("{subformat} cannot be compressed")));
             }
             (Some(subformat), _) => subformat,
             (None, true) => Subformat::StreamOptimized,
             (None, false) => Subformat::default(),
         };
+        if options.zeroed_grain && options.subformat.is_flat() {
+            return Err(Error::usage(format!(
+                "{} has no grains for zeroed_grain",
+                options.subformat
+            )));
+        }
+        options.hardware_version = match (hardware_version, compat6) {
+            (Some(_), true) => {
+                return Err(Error::usage("compat6 is hwversion 6: give one of them"));
+            }
+            (None, true) => 6,
+            (Some(version), false) => version,
+            (None, false) => options.hardware_version,
+        };
         Ok(options)
     }
 
-    /// The descriptor of a disk of `sectors`.
-    pub(super) fn descriptor(&self, sectors: u64) -> String {
-        let (access, file) = match self.subformat {
-            Subformat::MonolithicSparse => ("RW", "disk.vmdk"),
-            Subformat::StreamOptimized => ("RDONLY", "generated-stream.vmdk"),
-        };
+    /// The descriptor of a disk of `sectors`, whose extents are `lines`.
+    pub(super) fn descriptor(&self, sectors: u64, lines: &str) -> String {
         let heads = match self.adapter_type {
             AdapterType::Ide => 16,
             _ => 255,
@@ -153,15 +200,24 @@ impl WriteOptions {
         format!(
             "# Disk DescriptorFile\nversion=1\nCID={:08x}\nparentCID=ffffffff\n\
              createType=\"{}\"\n\n\
-             # Extent description\n{access} {sectors} SPARSE \"{file}\"\n\n\
+             # Extent description\n{lines}\n\
              # The Disk Data Base\n#DDB\n\n\
              ddb.virtualHWVersion = \"{}\"\n\
              ddb.geometry.cylinders = \"{cylinders}\"\n\
              ddb.geometry.heads = \"{heads}\"\n\
              ddb.geometry.sectors = \"63\"\n\
-             ddb.adapterType = \"{}\"\n",
-            self.cid, self.subformat, self.hardware_version, self.adapter_type
+             ddb.adapterType = \"{}\"\n\
+             ddb.toolsVersion = \"{}\"\n",
+            self.cid, self.subformat, self.hardware_version, self.adapter_type, self.tools_version
         )
+    }
+}
+
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
     }
 }
 
@@ -200,7 +256,10 @@ mod tests {
         assert_eq!(compressed.subformat, Subformat::StreamOptimized);
         for bad in [
             ("adapter_type", "floppy"),
-            ("subformat", "monolithicFlat"),
+            ("subformat", "vmfs"),
+            ("compat6", "yes"),
+            ("toolsversion", "new"),
+            ("zeroed_grain", "1"),
             ("cid", "ffffffff"),
             ("compression_level", "0"),
             ("size", "1"),
@@ -208,7 +267,19 @@ mod tests {
             let error = parse(&[bad], false).unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::Usage, "{error}");
         }
-        assert!(parse(&[("subformat", "monolithicSparse")], true).is_err());
+        for (bad, compress) in [
+            (&[("subformat", "monolithicSparse")][..], true),
+            (&[("subformat", "twoGbMaxExtentSparse")], true),
+            (
+                &[("subformat", "monolithicFlat"), ("zeroed_grain", "on")],
+                false,
+            ),
+            (&[("compat6", "on"), ("hwversion", "6")], false),
+        ] {
+            assert!(parse(bad, compress).is_err(), "{bad:?}");
+        }
+        let old = parse(&[("compat6", "on"), ("toolsversion", "9")], false).unwrap();
+        assert_eq!((old.hardware_version, old.tools_version), (6, 9));
     }
 
     #[test]
@@ -216,9 +287,16 @@ mod tests {
         for subformat in [Subformat::MonolithicSparse, Subformat::StreamOptimized] {
             let options = WriteOptions {
                 subformat,
+                hardware_version: u32::MAX,
+                tools_version: u32::MAX,
+                adapter_type: AdapterType::LegacyEsx,
                 ..WriteOptions::default()
             };
-            let text = options.descriptor(u64::MAX / SECTOR);
+            let line = format!(
+                "RDONLY {} SPARSE \"generated-stream.vmdk\"\n",
+                u64::MAX / SECTOR
+            );
+            let text = options.descriptor(u64::MAX / SECTOR, &line);
             assert!((text.len() as u64) < DESCRIPTOR_SECTORS * SECTOR);
             let descriptor = Descriptor::parse(text.as_bytes()).unwrap();
             assert_eq!(descriptor.create_type.name, subformat.name());

@@ -2,6 +2,7 @@
 
 mod chain;
 mod sesparse;
+mod write;
 
 use std::collections::HashMap;
 use std::io::Read;

@@ -35,7 +35,7 @@ fn emit(tables: usize, seed: u64) -> (Vec<u8>, Vec<u8>) {
     let grains_at = (TABLES * 512 + tables * TABLE) / 512;
     let mut guest = vec![0; tables * TABLE_ENTRIES * GRAIN];
     let mut image = vec![0; grains_at * 512];
-    let mut put = |image: &mut Vec<u8>, at: usize, value: u64| {
+    let put = |image: &mut Vec<u8>, at: usize, value: u64| {
         image[at..at + 8].copy_from_slice(&value.to_le_bytes());
     };
     for (at, value) in [

@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::Context;
 use formats::copy::{CopyOptions, Progress, copy};
 use formats::inspect::Finding;
-use formats::{CreateOptions, ErrorKind, FileSink, Format};
+use formats::{CreateOptions, ErrorKind, Format};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
@@ -168,7 +168,7 @@ fn convert(args: &Args) -> anyhow::Result<Done> {
     if let Some(threads) = args.threads.and_then(|n| NonZero::new(usize::from(n))) {
         options.threads = threads;
     }
-    let place = Place::new(&args.to)?;
+    let mut place = Place::new(&args.to)?;
 
     let file = input::open(&args.from)?;
     place.check_differs(file.file())?;
@@ -176,17 +176,16 @@ fn convert(args: &Args) -> anyhow::Result<Done> {
     let (disk, source_format) = open_disk(args, Arc::new(file), &place).with_context(from)?;
 
     let virtual_size = disk.virtual_size();
-    let target = formats::create(&create, virtual_size)?;
+    let target = formats::create(&create.named(&place.name()), virtual_size)?;
     let progress = Arc::new(Progress::default());
     let ended = signals::cancel(progress.clone())?;
-    let file = place.begin()?;
-    let handle = file.as_file().try_clone().context("sharing the output")?;
-    let sink = Written::new(FileSink::new(handle));
+    let draft = place.begin(target.parts())?;
+    let sink = Written::new(draft.sink()?);
     let show = Show::on_stderr(args.progress);
     let copied = progress::shown(&progress, show, || {
         copy(disk.as_ref(), target, &sink, &options, &progress)
     });
-    // A failed copy drops `file`, and that removes it.
+    // A failed copy drops the draft, and that removes it.
     let summary = copied.map_err(|e| match (e.kind(), ended.get()) {
         (ErrorKind::Cancelled, Some(ended)) => anyhow::Error::new(*ended),
         (ErrorKind::Io, _) if sink.has_failed() => {
@@ -194,7 +193,8 @@ fn convert(args: &Args) -> anyhow::Result<Done> {
         }
         _ => anyhow::Error::new(e).context(from()),
     })?;
-    let allocated_size = place.commit(file)?;
+    drop(sink);
+    let allocated_size = place.commit(draft)?;
     Ok(Done {
         source_format,
         virtual_size,
