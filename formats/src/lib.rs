@@ -62,5 +62,5 @@ pub use extent::{Extent, ExtentKind, MAX_EXTENTS, push_extent};
 pub use limits::Limits;
 pub use passphrase::Passphrase;
 pub use probe::{CreateOptions, Format, OpenOptions, create, open};
-pub use sink::{FileSink, MemorySink, Parts, Sink};
+pub use sink::{FileSink, MemorySink, Parts, Sink, StreamSink};
 pub use source::{FileSource, Slice, Source, read_up_to};

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io::Write;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,11 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// `Io`.
     fn sync(&self) -> Result<()>;
+
+    /// Whether it takes bytes in ascending order only, one write after the other: a pipe.
+    fn is_sequential(&self) -> bool {
+        false
+    }
 }
 
 /// An open file to write to.
@@ -81,6 +87,110 @@ impl Sink for FileSink {
         self.0
             .sync_all()
             .map_err(|e| Error::io("making the file durable", e))
+    }
+}
+
+/// Bytes of the front that a [`StreamSink`] remembers.
+const FRONT: usize = 64 << 10;
+
+/// A pipe, or whatever else takes bytes one after the other. What is skipped goes out as zeros.
+pub struct StreamSink<W>(Mutex<Stream<W>>);
+
+struct Stream<W> {
+    out: W,
+    at: u64,
+    /// The first bytes written: formats whose header comes last write them once more.
+    front: Vec<u8>,
+}
+
+impl<W: Write> Stream<W> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let at = self.at;
+        self.out
+            .write_all(bytes)
+            .map_err(|e| Error::io(format!("writing {} bytes at {at}", bytes.len()), e))?;
+        if self.front.len() as u64 == at && self.front.len() < FRONT {
+            let room = FRONT - self.front.len();
+            self.front
+                .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn skip_to(&mut self, at: u64) -> Result<()> {
+        let zeros = [0; 32 << 10];
+        while self.at < at {
+            let len = usize::try_from(at - self.at).map_or(zeros.len(), |n| n.min(zeros.len()));
+            self.write(&zeros[..len])?;
+        }
+        Ok(())
+    }
+
+    fn is_repeated(&self, bytes: &[u8], at: u64) -> bool {
+        let start = usize::try_from(at).ok();
+        let known = start.and_then(|start| self.front.get(start..start.checked_add(bytes.len())?));
+        known == Some(bytes)
+    }
+}
+
+impl<W: Write + Send> StreamSink<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self(Mutex::new(Stream {
+            out,
+            at: 0,
+            front: Vec::new(),
+        }))
+    }
+
+    /// Gives `out` back.
+    pub fn into_inner(self) -> W {
+        self.0
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .out
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stream<W>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<W: Write + Send> Sink for StreamSink<W> {
+    fn write_all_at(&self, bytes: &[u8], at: HostOffset) -> Result<()> {
+        let mut stream = self.lock();
+        if at.0 < stream.at {
+            if stream.is_repeated(bytes, at.0) {
+                return Ok(());
+            }
+            return Err(Error::usage(format!(
+                "a stream at byte {} cannot go back to {at}",
+                stream.at
+            )));
+        }
+        stream.skip_to(at.0)?;
+        stream.write(bytes)
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        let mut stream = self.lock();
+        if len < stream.at {
+            return Err(Error::usage(format!(
+                "a stream of {} bytes cannot be cut to {len}",
+                stream.at
+            )));
+        }
+        stream.skip_to(len)
+    }
+
+    fn sync(&self) -> Result<()> {
+        let flushed = self.lock().out.flush();
+        flushed.map_err(|e| Error::io("writing the last bytes", e))
+    }
+
+    fn is_sequential(&self) -> bool {
+        true
     }
 }
 
@@ -245,5 +355,20 @@ mod tests {
         }
         assert_eq!(*opened.lock().unwrap(), count);
         assert!(parts.recent.lock().unwrap().len() <= OPEN_PARTS);
+    }
+
+    #[test]
+    fn a_stream_fills_gaps_and_never_goes_back() {
+        let sink = StreamSink::new(Vec::new());
+        assert!(sink.is_sequential());
+        sink.write_all_at(b"head", HostOffset::ZERO).unwrap();
+        sink.write_all_at(b"data", HostOffset(6)).unwrap();
+        // The same header again is what formats do that write it last.
+        sink.write_all_at(b"head", HostOffset::ZERO).unwrap();
+        assert!(sink.write_all_at(b"HEAD", HostOffset::ZERO).is_err());
+        assert!(sink.write_all_at(b"data", HostOffset(8)).is_err());
+        assert!(sink.set_len(9).is_err());
+        sink.set_len(12).unwrap();
+        assert_eq!(sink.into_inner(), b"head\0\0data\0\0");
     }
 }

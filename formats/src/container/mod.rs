@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod ova;
 pub mod ovf;
 mod tar;
+mod wrap;
 
 use std::fs::File;
 use std::io;
@@ -33,6 +34,7 @@ use crate::{Format, HostOffset, Limits, Result, Source};
 pub use crate::codec::stream::Compression;
 pub use compressed::inflate_into;
 pub use ova::{Ova, OvaDisk};
+pub use wrap::{Wrap, compress};
 
 /// Bytes of the head looked at to tell archives and descriptors.
 const HEAD: usize = 4096;

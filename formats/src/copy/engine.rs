@@ -44,6 +44,13 @@ pub fn copy(
     progress: &Progress,
 ) -> Result<Summary> {
     progress.start(disk.virtual_size());
+    let is_sequential = sink.is_sequential();
+    if is_sequential {
+        let first = target
+            .preamble()
+            .ok_or_else(|| Error::usage("this format cannot be written in one go"))?;
+        sink.write_all_at(&first, HostOffset::ZERO)?;
+    }
     let threads = options.threads.get();
     let unit = target.unit();
     let encoders = (0..threads)
@@ -52,6 +59,7 @@ pub fn copy(
     let run = Run {
         disk,
         sink,
+        is_sequential,
         progress,
         unit,
         ahead: threads as u64 * AHEAD,
@@ -91,6 +99,7 @@ pub fn copy(
 struct Run<'a> {
     disk: &'a dyn Disk,
     sink: &'a dyn Sink,
+    is_sequential: bool,
     progress: &'a Progress,
     unit: u64,
     ahead: u64,
@@ -188,6 +197,14 @@ impl Run<'_> {
         Ok(done)
     }
 
+    fn write(&self, pieces: &[(HostOffset, &[u8])]) -> Result<()> {
+        for (at, bytes) in pieces {
+            self.sink.write_all_at(bytes, *at)?;
+            self.progress.wrote(bytes.len() as u64);
+        }
+        Ok(())
+    }
+
     /// Queues an encoded job, then places and writes whatever has become next in order.
     fn submit(&self, seq: u64, done: Done) -> Result<()> {
         let mut order = lock(&self.order);
@@ -200,27 +217,34 @@ impl Run<'_> {
             let mut tables = Tables::new();
             let writes = place(order.target.as_mut(), self.unit, &done, &mut tables)?;
             order.next += 1;
-            drop(order);
-            self.turn.notify_all();
-
-            for write in &writes {
-                let bytes = if write.is_packed {
-                    &done.packed
-                } else {
-                    &done.data
-                };
-                let bytes = &bytes[write.start..write.end];
-                self.sink.write_all_at(bytes, write.at)?;
-                self.progress.wrote(bytes.len() as u64);
-            }
-            for (at, table) in &tables {
-                self.sink.write_all_at(table, *at)?;
-                self.progress.wrote(table.len() as u64);
+            let mut pieces: Vec<_> = writes.iter().map(|w| (w.at, w.bytes(&done))).collect();
+            pieces.extend(tables.iter().map(|(at, table)| (*at, table.as_slice())));
+            if self.is_sequential {
+                // In order, so before anybody else may place.
+                pieces.sort_unstable_by_key(|(at, _)| *at);
+                self.write(&pieces)?;
+                drop(order);
+                self.turn.notify_all();
+            } else {
+                drop(order);
+                self.turn.notify_all();
+                self.write(&pieces)?;
             }
             self.progress.reached(done.start.0 + done.data.len() as u64);
             lock(&self.spare).push(done);
             order = lock(&self.order);
         }
+    }
+}
+
+impl Write {
+    fn bytes<'a>(&self, done: &'a Done) -> &'a [u8] {
+        let bytes = if self.is_packed {
+            &done.packed
+        } else {
+            &done.data
+        };
+        &bytes[self.start..self.end]
     }
 }
 

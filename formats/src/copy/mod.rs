@@ -74,6 +74,13 @@ pub trait Target: Send {
         Vec::new()
     }
 
+    /// The bytes in front of the first unit, of an image that can be written to a
+    /// [sequential](Sink::is_sequential) sink: all else is placed in ascending order, and
+    /// [`finish`](Target::finish) goes back for nothing but these same bytes. `None`: it cannot.
+    fn preamble(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// A new encoder, for one thread.
     ///
     /// # Errors

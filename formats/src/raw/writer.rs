@@ -35,6 +35,10 @@ impl Target for Writer {
         UNIT
     }
 
+    fn preamble(&self) -> Option<Vec<u8>> {
+        Some(Vec::new())
+    }
+
     fn encoder(&self) -> Result<Box<dyn Encode>> {
         Ok(Box::new(Encoder))
     }

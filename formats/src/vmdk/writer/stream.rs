@@ -79,6 +79,11 @@ impl Writer {
         }
     }
 
+    fn descriptor(&self) -> String {
+        let line = format!("RDONLY {} SPARSE \"generated-stream.vmdk\"\n", self.sectors);
+        self.options.descriptor(self.sectors, &line)
+    }
+
     /// Grain directory, footer and end.
     fn end(&mut self, out: &mut Tables) {
         let tables = self.sectors.div_ceil(GRAIN_SECTORS * TABLE_ENTRIES);
@@ -97,6 +102,13 @@ impl Writer {
 impl Target for Writer {
     fn unit(&self) -> u64 {
         GRAIN
+    }
+
+    fn preamble(&self) -> Option<Vec<u8>> {
+        let mut bytes = self.header().emit().to_vec();
+        bytes.resize(SECTOR as usize, 0);
+        bytes.extend(self.descriptor().bytes());
+        Some(bytes)
     }
 
     fn encoder(&self) -> Result<Box<dyn Encode>> {
@@ -131,9 +143,7 @@ impl Target for Writer {
         }
         let file_size = self.next * SECTOR;
         sink.set_len(file_size)?;
-        let line = format!("RDONLY {} SPARSE \"generated-stream.vmdk\"\n", self.sectors);
-        let text = self.options.descriptor(self.sectors, &line);
-        sink.write_all_at(text.as_bytes(), HostOffset(SECTOR))?;
+        sink.write_all_at(self.descriptor().as_bytes(), HostOffset(SECTOR))?;
         sink.write_all_at(&self.header().emit(), HostOffset::ZERO)?;
         Ok(Summary { file_size })
     }
