@@ -106,9 +106,12 @@ struct Stream<W> {
 impl<W: Write> Stream<W> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let at = self.at;
-        self.out
-            .write_all(bytes)
-            .map_err(|e| Error::io(format!("writing {} bytes at {at}", bytes.len()), e))?;
+        if let Err(e) = self.out.write_all(bytes) {
+            // What lies beneath may be a sink of ours, which says more.
+            return Err(e.downcast::<Error>().unwrap_or_else(|e| {
+                Error::io(format!("writing {} bytes at {at}", bytes.len()), e)
+            }));
+        }
         if self.front.len() as u64 == at && self.front.len() < FRONT {
             let room = FRONT - self.front.len();
             self.front

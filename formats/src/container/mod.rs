@@ -33,7 +33,7 @@ use crate::{Format, HostOffset, Limits, Result, Source};
 
 pub use crate::codec::stream::Compression;
 pub use compressed::inflate_into;
-pub use ova::{Ova, OvaDisk};
+pub use ova::{Ova, OvaDisk, write_ova};
 pub use wrap::{Wrap, compress};
 
 /// Bytes of the head looked at to tell archives and descriptors.

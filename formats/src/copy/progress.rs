@@ -37,8 +37,10 @@ impl Progress {
         self.cancelled.load(Relaxed)
     }
 
+    /// Begins anew: a job may consist of several passes.
     pub(crate) fn start(&self, total: u64) {
         self.total.store(total, Relaxed);
+        self.done.store(0, Relaxed);
     }
 
     pub(crate) fn reached(&self, guest: u64) {

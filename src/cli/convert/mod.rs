@@ -3,17 +3,22 @@
 
 mod open;
 mod place;
+mod spool;
+mod stdout;
+mod write;
 
+use std::fs::File;
 use std::io;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use formats::copy::{CopyOptions, Progress, copy};
+use formats::container::Wrap;
+use formats::copy::{CopyOptions, Progress};
 use formats::inspect::Finding;
-use formats::{CreateOptions, ErrorKind, Format};
+use formats::{Disk, ErrorKind, FileSource, Format};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
@@ -23,11 +28,14 @@ use super::{Exit, input, signals};
 pub(super) use open::Refusal;
 use open::open_disk;
 use place::{Place, Written};
+use stdout::Stdout;
+use write::{What, Work};
 
 /// Convert a disk image into another format
 ///
 /// The input is judged first: an unsafe image is refused and nothing is written. The output
-/// appears under its name only when it is complete, and replaces a file of that name.
+/// appears under its name only when it is complete, and replaces a file of that name. `-` is
+/// standard input or output: a pipe takes raw, streamOptimized vmdk and what --wrap compresses.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Format the input must have; `raw` reads the bytes of any file as they are
@@ -46,6 +54,10 @@ pub(super) struct Args {
     #[arg(short)]
     compress: bool,
 
+    /// Compress the whole output file: gz or zst, with a level if wanted, as in zst:19
+    #[arg(long, value_name = "gz|zst[:LEVEL]")]
+    wrap: Option<Wrap>,
+
     /// Threads to work with, as many as there are cores unless told
     #[arg(short = 'm', value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: Option<u8>,
@@ -62,12 +74,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
 
-    /// Image to read
-    #[arg(value_name = "IN")]
-    from: PathBuf,
+    /// Image to read; several are the disks of an OVA
+    #[arg(value_name = "IN", required = true)]
+    from: Vec<PathBuf>,
 
     /// Image to write
-    #[arg(value_name = "OUT")]
+    #[arg(value_name = "OUT", required = true)]
     to: PathBuf,
 }
 
@@ -90,7 +102,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         Output::Json => output::json(&Summary {
             filename: args.to.to_string_lossy().into_owned(),
             format: args.output_format,
-            source_filename: args.from.to_string_lossy().into_owned(),
+            source_filename: args.from[0].to_string_lossy().into_owned(),
             source_format: done.source_format,
             virtual_size: done.virtual_size,
             file_size: done.file_size,
@@ -124,7 +136,7 @@ fn fail(args: &Args, error: &anyhow::Error) -> anyhow::Result<Exit> {
     }
     if args.output == Output::Json {
         output::json(&Failure {
-            filename: args.from.to_string_lossy().into_owned(),
+            filename: args.from[0].to_string_lossy().into_owned(),
             error: format!("{error:#}"),
             findings: refusal.map_or_else(Vec::new, |r| r.findings.clone()),
         })?;
@@ -161,44 +173,125 @@ struct Done {
     allocated_size: u64,
 }
 
+/// What stands for standard input and output.
+const DASH: &str = "-";
+
 fn convert(args: &Args) -> anyhow::Result<Done> {
     // Usage first: whatever is wrong with the request should not cost a look at the image.
-    let create = CreateOptions::parse(args.output_format, &args.options, args.compress)?;
+    let mut what = What::parse(args)?;
     let mut options = CopyOptions::default();
     if let Some(threads) = args.threads.and_then(|n| NonZero::new(usize::from(n))) {
         options.threads = threads;
     }
-    let mut place = Place::new(&args.to)?;
-
-    let file = input::open(&args.from)?;
-    place.check_differs(file.file())?;
-    let from = || args.from.display().to_string();
-    let (disk, source_format) = open_disk(args, Arc::new(file), &place).with_context(from)?;
-
-    let virtual_size = disk.virtual_size();
-    let target = formats::create(&create.named(&place.name()), virtual_size)?;
+    let mut out = match args.to.as_os_str() == DASH {
+        true => Out::Stdout(Stdout::new(args, &what)?),
+        false => {
+            let place = Place::new(&args.to)?;
+            what.named(&place.name());
+            Out::Place(place)
+        }
+    };
     let progress = Arc::new(Progress::default());
     let ended = signals::cancel(progress.clone())?;
-    let draft = place.begin(target.parts())?;
-    let sink = Written::new(draft.sink()?);
-    let show = Show::on_stderr(args.progress);
-    let copied = progress::shown(&progress, show, || {
-        copy(disk.as_ref(), target, &sink, &options, &progress)
-    });
-    // A failed copy drops the draft, and that removes it.
-    let summary = copied.map_err(|e| match (e.kind(), ended.get()) {
-        (ErrorKind::Cancelled, Some(ended)) => anyhow::Error::new(*ended),
-        (ErrorKind::Io, _) if sink.has_failed() => {
-            anyhow::Error::new(e).context(args.to.display().to_string())
+    let cancelled = |e: anyhow::Error| match (e.downcast_ref::<formats::Error>(), ended.get()) {
+        (Some(ours), Some(ended)) if ours.kind() == ErrorKind::Cancelled => {
+            anyhow::Error::new(*ended)
         }
-        _ => anyhow::Error::new(e).context(from()),
-    })?;
-    drop(sink);
-    let allocated_size = place.commit(draft)?;
+        _ => e,
+    };
+
+    let mut disks = Vec::new();
+    let mut source_format = None;
+    for path in &args.from {
+        let opened = open_input(args, path, &mut out, &progress).map_err(cancelled)?;
+        disks.push(opened.0);
+        source_format.get_or_insert(opened.1);
+    }
+    let virtual_size = disks.iter().map(|disk| disk.virtual_size()).sum();
+    let work = Work {
+        what: &what,
+        disks: disks.iter().map(AsRef::as_ref).collect(),
+        scratch: out.dir(),
+        options,
+        progress: &progress,
+    };
+    let show = Show::on_stderr(args.progress);
+    let (copied, allocated_size) = match &out {
+        Out::Place(place) => {
+            let draft = place.begin(what.parts(virtual_size)?)?;
+            let sink = Written::new(draft.sink()?);
+            let copied = progress::shown(&progress, show, || work.run(&sink));
+            // A failed copy drops the draft, and that removes it.
+            let copied = copied
+                .map_err(|e| blame(e, args, sink.has_failed()))
+                .map_err(cancelled)?;
+            drop(sink);
+            (copied, place.commit(draft)?)
+        }
+        Out::Stdout(stdout) => {
+            let copied = progress::shown(&progress, show, || stdout.take(&work));
+            let copied = copied
+                .map_err(|e| blame(e, args, stdout.has_failed()))
+                .map_err(cancelled)?;
+            (copied, copied.file_size)
+        }
+    };
     Ok(Done {
-        source_format,
+        source_format: source_format.unwrap_or(Format::Raw),
         virtual_size,
-        file_size: summary.file_size,
+        file_size: copied.file_size,
         allocated_size,
     })
+}
+
+/// Names the file at fault.
+fn blame(e: formats::Error, args: &Args, is_output: bool) -> anyhow::Error {
+    let path = match (e.kind(), args.from.as_slice()) {
+        (ErrorKind::Io, _) if is_output => Some(&args.to),
+        (_, [one]) => Some(one),
+        _ => None,
+    };
+    let error = anyhow::Error::new(e);
+    match path {
+        Some(path) => error.context(path.display().to_string()),
+        None => error,
+    }
+}
+
+/// Opens an input, or spools what comes by a pipe.
+fn open_input(
+    args: &Args,
+    path: &Path,
+    out: &mut Out,
+    progress: &Progress,
+) -> anyhow::Result<(Arc<dyn Disk>, Format)> {
+    let file: FileSource = match path.as_os_str() == DASH {
+        true => spool::stdin(out.dir(), progress)?,
+        false => input::open(path)?,
+    };
+    out.check_differs(file.file())?;
+    open_disk(args, Arc::new(file), out.dir()).with_context(|| path.display().to_string())
+}
+
+/// Where the output goes.
+enum Out {
+    Place(Place),
+    Stdout(Stdout),
+}
+
+impl Out {
+    /// The folder for files that nobody else sees.
+    fn dir(&self) -> &Path {
+        match self {
+            Self::Place(place) => &place.dir,
+            Self::Stdout(stdout) => stdout.dir(),
+        }
+    }
+
+    fn check_differs(&mut self, input: &File) -> anyhow::Result<()> {
+        match self {
+            Self::Place(place) => place.check_differs(input),
+            Self::Stdout(stdout) => stdout.check_differs(input),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The input: judged, then opened.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -7,7 +8,7 @@ use formats::inspect::{Finding, Inspection, Verdict};
 use formats::{Disk, Format, OpenOptions, Source};
 
 use super::Args;
-use super::place::{Place, without_path};
+use super::place::without_path;
 use crate::cli::{input, output};
 use crate::convert::Selector;
 
@@ -32,7 +33,7 @@ impl Refusal {
 pub(super) fn open_disk(
     args: &Args,
     source: Arc<dyn Source>,
-    place: &Place,
+    scratch_dir: &Path,
 ) -> anyhow::Result<(Arc<dyn Disk>, Format)> {
     let options = OpenOptions::default();
     let found = input::judge(&source, &options.limits)?;
@@ -58,7 +59,7 @@ pub(super) fn open_disk(
         Some(name) => Selector::Named(name.clone()),
         None => Selector::Only,
     };
-    let scratch = || tempfile::tempfile_in(&place.dir).map_err(without_path);
+    let scratch = || tempfile::tempfile_in(scratch_dir).map_err(without_path);
     let opened = crate::convert::open(source, &found, &selector, &options, &scratch)?;
     Ok((opened.disk, opened.format))
 }

@@ -19,8 +19,8 @@ pub(super) struct Place {
     pub(super) dir: PathBuf,
     /// The file there now.
     existing: Option<fs::Metadata>,
-    /// Device and number of the input.
-    input: Option<(u64, u64)>,
+    /// Device and number of each input.
+    inputs: Vec<(u64, u64)>,
 }
 
 /// The output while it is written; dropped, it is removed.
@@ -78,7 +78,7 @@ impl Place {
             path,
             dir,
             existing,
-            input: None,
+            inputs: Vec::new(),
         })
     }
 
@@ -90,7 +90,7 @@ impl Place {
 
     pub(super) fn check_differs(&mut self, input: &File) -> anyhow::Result<()> {
         let input = input.metadata().context("reading file attributes")?;
-        self.input = Some((input.dev(), input.ino()));
+        self.inputs.push((input.dev(), input.ino()));
         self.check_replaces(&self.path, self.existing.as_ref())
     }
 
@@ -100,7 +100,7 @@ impl Place {
             Some(existing) if !existing.is_file() => {
                 bail!("{} is not a regular file", path.display())
             }
-            Some(existing) if self.input == Some((existing.dev(), existing.ino())) => {
+            Some(existing) if self.inputs.contains(&(existing.dev(), existing.ino())) => {
                 bail!("{} is the input too", path.display())
             }
             _ => Ok(()),

@@ -8,7 +8,9 @@
 
 mod describe;
 mod name;
+mod options;
 mod read;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +23,9 @@ use super::{Context, push_finding};
 use crate::codec::stream::Compression;
 use crate::inspect::{Finding, Severity};
 use crate::{Disk, Error, Format, HostOffset, OpenOptions, Result, Slice, Source};
+
+pub use options::WriteOptions;
+pub use write::write_ova;
 
 pub(super) use describe::describe;
 pub(super) use read::{external_reference, is_descriptor, parse_descriptor};
