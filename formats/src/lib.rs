@@ -54,6 +54,7 @@ pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
+mod xml;
 
 pub use address::{GuestOffset, HostOffset, UnitIndex, guest_len};
 pub use disk::{Disk, check_range};

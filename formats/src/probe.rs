@@ -48,7 +48,7 @@ formats! {
     Vmdk = "vmdk",
     /// VirtualBox.
     Vdi = "vdi",
-    /// Parallels expanding disk, also the base of ploop.
+    /// Parallels expanding disk, and the images of ploop, which are the same.
     Parallels = "parallels",
     /// Apple disk image (UDIF).
     Dmg = "dmg",
@@ -80,7 +80,8 @@ formats! {
 
 impl Format {
     /// Other names in use for the same format.
-    const ALIASES: &'static [(&'static str, Self)] = &[("vpc", Self::Vhd)];
+    const ALIASES: &'static [(&'static str, Self)] =
+        &[("vpc", Self::Vhd), ("ploop", Self::Parallels)];
 }
 
 impl fmt::Display for Format {
@@ -283,6 +284,7 @@ mod tests {
             assert_eq!(format.name().parse::<Format>().unwrap(), *format);
         }
         assert_eq!("vpc".parse::<Format>().unwrap(), Format::Vhd);
+        assert_eq!("ploop".parse::<Format>().unwrap(), Format::Parallels);
         assert!("qcow3".parse::<Format>().is_err());
     }
 

@@ -5,7 +5,8 @@ use formats::inspect::{Finding, Inspection, Severity, Stream};
 
 use crate::config::Formats;
 
-/// Disk formats that no inspector knows: their data must look like nothing else.
+/// Disk formats that need no format of their own: their data may be plain bytes. A ploop disk is
+/// either that or a Parallels one.
 const OPAQUE: &[&str] = &["ami", "ari", "aki", "ploop"];
 
 /// Judges data against the claims of its image; answers the virtual size to record.
@@ -49,7 +50,9 @@ fn bare(
     }
     // A partition table is the content of a raw disk, not a format of its own.
     let is_partitioned = inspection.details.contains_key("partition_table");
-    if disk_format == found.name() || (disk_format == "gpt" && is_partitioned) {
+    // A ploop image is a Parallels one, bit for bit.
+    let is_ploop = disk_format == "ploop" && found == Format::Parallels;
+    if disk_format == found.name() || is_ploop || (disk_format == "gpt" && is_partitioned) {
         return Ok(virtual_size);
     }
     if disk_format == "raw" {
@@ -82,6 +85,9 @@ pub fn early(
     };
     if let Some((format, finding)) = found.into_iter().find(is_final) {
         return Some(unsafe_content(format, finding));
+    }
+    if OPAQUE.contains(&disk_format) {
+        return None;
     }
     let claimed: Format = disk_format.parse().ok()?;
     (container_format == "bare" && rules.require_match && stream.is_ruled_out(claimed)).then(|| {
@@ -126,6 +132,9 @@ mod tests {
         assert_eq!(bare(Format::Raw, "raw"), Ok(Some(1000)));
         assert_eq!(bare(Format::Gpt, "raw"), Ok(Some(1000)));
         assert_eq!(bare(Format::Raw, "ami"), Ok(None));
+        assert_eq!(bare(Format::Raw, "ploop"), Ok(None));
+        assert_eq!(bare(Format::Parallels, "ploop"), Ok(Some(1 << 30)));
+        assert!(bare(Format::Qcow2, "ploop").is_err());
         assert_eq!(bare(Format::Qcow2, "raw"), Ok(Some(1000)));
         // 04-upload.http, "raw data declared qcow2".
         assert_eq!(

@@ -1,12 +1,12 @@
-//! The header, and as much of a bundle's descriptor as tells its size.
+//! The header, and where the blocks lie by the BAT.
 
 use std::ops::Range;
 
 use crate::bytes::{le32, le64};
 use crate::{Error, Format, HostOffset, Result};
 
-const PLAIN: &[u8] = b"WithoutFreeSpace";
-const EXTENDED: &[u8] = b"WithouFreSpacExt";
+const PLAIN: &str = "WithoutFreeSpace";
+const EXTENDED: &str = "WithouFreSpacExt";
 pub(super) const SECTOR: u64 = 512;
 /// Bytes of the header: where the BAT begins.
 pub(super) const LEN: u64 = 64;
@@ -20,27 +20,7 @@ const EXTENSION_MAGIC: u64 = 0xab23_4cef_23dc_ea87;
 pub(super) const EXTENSION_MAGIC_LEN: u64 = 8;
 
 pub(super) fn has_magic(head: &[u8]) -> bool {
-    head.starts_with(PLAIN) || head.starts_with(EXTENDED)
-}
-
-/// Whether a file that begins with `head` is the descriptor of a bundle.
-pub(super) fn is_descriptor(head: &[u8]) -> bool {
-    let head = head.trim_ascii_start();
-    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    head.starts_with(b"<") && find(head, b"<Parallels_disk_image").is_some()
-}
-
-/// The virtual size a descriptor names, in bytes.
-pub(super) fn descriptor_size(head: &[u8]) -> Option<u64> {
-    let tag = b"<Disk_size>";
-    let rest = head.get(find(head, tag)? + tag.len()..)?;
-    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    let sectors: u64 = str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()?;
-    sectors.checked_mul(SECTOR)
-}
-
-fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
-    bytes.windows(what.len()).position(|window| window == what)
+    head.starts_with(PLAIN.as_bytes()) || head.starts_with(EXTENDED.as_bytes())
 }
 
 /// The header; every value within its bounds.
@@ -53,6 +33,8 @@ pub(super) struct Header {
     pub(super) bat_entries: u32,
     /// Bytes a BAT entry counts.
     pub(super) bat_unit: u64,
+    /// The magic as text: which of the two layouts it is.
+    pub(super) magic: &'static str,
     pub(super) is_in_use: bool,
     /// Where the format extension begins, in sectors; 0 where there is none.
     extension_sector: u64,
@@ -66,7 +48,7 @@ impl Header {
         if !has_magic(head) {
             return Err(malformed("the magic is missing at byte 0".into()));
         }
-        let is_extended = head.starts_with(EXTENDED);
+        let is_extended = head.starts_with(EXTENDED.as_bytes());
         let version = field(16)?;
         if version != 2 {
             let message = format!("the version is {version} at byte 16, known is 2");
@@ -103,6 +85,7 @@ impl Header {
             block_size,
             bat_entries,
             bat_unit: if is_extended { block_size } else { SECTOR },
+            magic: if is_extended { EXTENDED } else { PLAIN },
             is_in_use,
             extension_sector,
         })

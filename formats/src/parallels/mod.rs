@@ -1,4 +1,4 @@
-//! Parallels expanding disks, also the base of ploop.
+//! Parallels expanding disks, which are also the images of ploop.
 //!
 //! ```text
 //!  byte 0    header, 64 bytes, little-endian: magic, sizes, BAT entries, flags
@@ -6,18 +6,24 @@
 //!            blocks, from data_off; among them the format extension, where byte 56 names one
 //! ```
 //! QEMU `docs/interop/parallels.rst`. `WithoutFreeSpace` counts BAT entries in sectors and the disk
-//! in 32 bits; `WithouFreSpacExt` counts entries in blocks. A `.hdd` bundle's `DiskDescriptor.xml`
-//! is recognised, and refused: its disk is other files.
+//! in 32 bits; `WithouFreSpacExt` counts entries in blocks. What ploop (OpenVZ, Virtuozzo) calls a
+//! delta is such a file, bit for bit: nothing in it tells the two apart.
+//!
+//! An image is as a rule one of several in a [`bundle`], where blocks that are not stored fall
+//! through to the image of the snapshot before. Alone, an image reads as zeros there.
 
+pub mod bundle;
+mod descriptor;
 mod layout;
 mod reader;
 
 use std::sync::Arc;
 
 use crate::inspect::{Facts, MAX_SPAN, Next, Region, Severity, Span};
-use crate::{Disk, Error, Format, HostOffset, Limits, OpenOptions, Result, Source, read_up_to};
+use crate::{Disk, Format, HostOffset, Limits, OpenOptions, Result, Source, read_up_to};
 
-use layout::{EXTENSION_MAGIC_LEN, Header, check_extension, is_descriptor};
+use descriptor::{Descriptor, is_descriptor};
+use layout::{EXTENSION_MAGIC_LEN, Header, check_extension};
 
 /// Bytes of the head looked at: the header, or the beginning of a descriptor.
 const HEAD: u64 = 1024;
@@ -28,7 +34,12 @@ pub struct Inspector {
     /// Set once the header was found fit: what is wanted then are the BAT, the magic of the
     /// format extension and the length.
     header: Option<Header>,
+    /// Set once the head was found to be that of a descriptor, which is wanted then.
+    is_descriptor: bool,
 }
+
+/// Images of a descriptor that are listed in the details.
+const MAX_LISTED: usize = 64;
 
 impl crate::inspect::Inspector for Inspector {
     fn format(&self) -> Format {
@@ -45,7 +56,13 @@ impl crate::inspect::Inspector for Inspector {
         }
         match regions {
             [head] if layout::has_magic(head.bytes) => self.head(head.bytes),
-            [head] if is_descriptor(head.bytes) => Next::Done(judge_descriptor(head.bytes)),
+            [descriptor, end] if self.is_descriptor => {
+                Next::Done(judge_descriptor(descriptor.bytes, end.file_len))
+            }
+            [head] if is_descriptor(head.bytes) => {
+                self.is_descriptor = true;
+                Next::Want(vec![Span::head(descriptor::MAX_LEN), Span::Tail(0)])
+            }
             _ => Next::NotMine,
         }
     }
@@ -85,6 +102,7 @@ impl Inspector {
 
 fn describe(header: &Header, facts: &mut Facts) {
     facts.virtual_size = Some(header.size);
+    facts.detail("magic", header.magic);
     facts.detail("block_size", header.block_size);
     facts.detail("bat_entries", header.bat_entries);
     if header.is_in_use {
@@ -114,6 +132,7 @@ fn judge(header: &Header, bat: &[u8], extension: &Region<'_>, end: &Region<'_>) 
         facts.find("truncated", Severity::Unsafe, "bat", message);
         return facts;
     }
+    let mut blocks = Vec::new();
     for (n, entry) in (0u64..).zip(bat.as_chunks::<4>().0) {
         match header.block(n, u32::from_le_bytes(*entry)) {
             Ok(Some(block)) if block.end.0 > file_len => {
@@ -124,6 +143,8 @@ fn judge(header: &Header, bat: &[u8], extension: &Region<'_>, end: &Region<'_>) 
                 facts.find("truncated", Severity::Unsafe, "bat", message);
                 break;
             }
+            // What lies past the end of the disk is never read.
+            Ok(Some(block)) if !block.is_empty() => blocks.push((block.start, block.end, n)),
             Ok(_) => {}
             Err(e) => {
                 facts.find("header", Severity::Unsafe, e.place(), e.message());
@@ -131,33 +152,70 @@ fn judge(header: &Header, bat: &[u8], extension: &Region<'_>, end: &Region<'_>) 
             }
         }
     }
+    blocks.sort_unstable();
+    if let Some([(at, _, one), (_, _, other)]) = blocks
+        .windows(2)
+        .map(|pair| [pair[0], pair[1]])
+        .find(|[one, other]| other.0 < one.1)
+    {
+        let message = format!("blocks {one} and {other} share bytes of the file from {at}");
+        facts.find("overlap", Severity::Unsafe, "bat", message);
+    }
     facts
 }
 
-fn judge_descriptor(head: &[u8]) -> Facts {
+fn judge_descriptor(bytes: &[u8], file_len: Option<u64>) -> Facts {
     let mut facts = Facts::new(Format::Parallels);
-    facts.virtual_size = layout::descriptor_size(head);
-    facts.find(
-        "unsupported_format",
-        Severity::Unsafe,
-        "descriptor",
-        "is the descriptor of a Parallels bundle, whose disk is in other files",
-    );
+    if file_len.is_some_and(|len| len > descriptor::MAX_LEN) {
+        let message = format!("is longer than {} bytes", descriptor::MAX_LEN);
+        facts.find("limit", Severity::Unsafe, "descriptor", message);
+        return facts;
+    }
+    let descriptor = match Descriptor::parse(bytes) {
+        Ok(descriptor) => descriptor,
+        Err(e) => {
+            facts.find_error(&e);
+            return facts;
+        }
+    };
+    facts.virtual_size = Some(descriptor.size);
+    let images = || descriptor.storages.iter().flat_map(|s| &s.images);
+    let files: Vec<_> = images().map(|image| image.file.as_str()).collect();
+    facts.detail("storages", descriptor.storages.len());
+    facts.detail("snapshots", descriptor.shots.len());
+    facts.detail("images", &files[..files.len().min(MAX_LISTED)]);
+    if descriptor.is_encrypted {
+        facts.find(
+            "encrypted",
+            Severity::Unsafe,
+            "descriptor",
+            "the disk is encrypted",
+        );
+    }
+    if let Some(image) = images().find(|image| !image.is_beside()) {
+        let message = format!("names {:?}, which does not lie beside it", image.file);
+        facts.find("extent_path", Severity::Unsafe, "descriptor", message);
+    }
+    let message = match files.as_slice() {
+        [] => "names no image file".to_owned(),
+        [one] => format!("the disk is in another file, {one:?}: convert it to one format alone"),
+        [first, ..] => format!(
+            "the disk is in {} other files, {first:?} the first: convert it to one format alone",
+            files.len()
+        ),
+    };
+    facts.find("extent_file", Severity::Unsafe, "descriptor", message);
     facts
 }
 
-/// Opens the disk in `source`.
+/// Opens the disk in `source`; where that is a descriptor, its [`bundle`].
 ///
 /// # Errors
-/// `Malformed`, `Limit`; `Unsupported` for the descriptor of a bundle.
+/// `Malformed`, `Unsupported`, `Limit`, and those of [`bundle::open`].
 pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Disk>> {
     let head = read_up_to(source.as_ref(), HostOffset::ZERO, HEAD as usize)?;
     if is_descriptor(&head) {
-        return Err(Error::unsupported(
-            Format::Parallels,
-            "descriptor",
-            "describes a bundle: open its .hds file instead",
-        ));
+        return bundle::open(source.as_ref(), options);
     }
     let header = Header::parse(&head)?;
     Ok(Arc::new(reader::Reader::new(
@@ -282,22 +340,5 @@ mod tests {
         let mut extended = with(56, &[9]);
         extended[9 * 512..][..8].copy_from_slice(&0xab23_4cef_23dc_ea87_u64.to_le_bytes());
         assert_eq!(rule(&extended), None);
-    }
-
-    #[test]
-    fn a_bundle_descriptor_is_refused() {
-        let file = b"<?xml version='1.0'?>\n<Parallels_disk_image Version=\"1.0\">\n\
-            <Disk_size>65536</Disk_size>"
-            .to_vec();
-        let i = inspect(&file, &Limits::default()).unwrap();
-        assert_eq!(
-            (i.format, i.verdict()),
-            (Format::Parallels, Verdict::Unsafe)
-        );
-        assert_eq!(i.virtual_size, Some(32 << 20));
-        let error = open(Arc::new(file), &OpenOptions::default())
-            .err()
-            .expect("an error");
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 }

@@ -13,8 +13,9 @@ pub(super) struct Reader {
     source: Arc<dyn Source>,
     size: u64,
     block_size: u64,
-    /// Where each block lies, where it is stored.
-    blocks: Vec<Option<HostOffset>>,
+    /// The BAT: where each block lies, in units of `bat_unit` bytes; 0 where it is not stored.
+    bat: Vec<u32>,
+    bat_unit: u64,
 }
 
 impl Reader {
@@ -33,10 +34,13 @@ impl Reader {
             };
             check_extension(at, &magic)?;
         }
-        let mut blocks = Vec::with_capacity(len / 4);
-        for (n, entry) in (0u64..).zip(bat.as_chunks::<4>().0) {
-            let block = header.block(n, u32::from_le_bytes(*entry))?;
-            if let Some(block) = &block
+        let entries = bat.as_chunks::<4>().0;
+        let bat: Vec<_> = entries
+            .iter()
+            .map(|entry| u32::from_le_bytes(*entry))
+            .collect();
+        for (n, entry) in (0u64..).zip(&bat) {
+            if let Some(block) = header.block(n, *entry)?
                 && block.end.0 > source.len()
             {
                 return Err(malformed(format!(
@@ -45,13 +49,13 @@ impl Reader {
                     HostOffset(source.len())
                 )));
             }
-            blocks.push(block.map(|block| block.start));
         }
         Ok(Self {
             source,
             size: header.size,
             block_size: header.block_size,
-            blocks,
+            bat,
+            bat_unit: header.bat_unit,
         })
     }
 
@@ -67,10 +71,11 @@ impl Reader {
                 let index = start.0 / self.block_size;
                 let block_start = index * self.block_size;
                 at = range.end.min(GuestOffset(block_start + self.block_size));
-                let block = usize::try_from(index)
-                    .ok()
-                    .and_then(|n| *self.blocks.get(n)?);
-                let host = block.map(|block| HostOffset(block.0 + (start.0 - block_start)));
+                let entry = usize::try_from(index).ok().and_then(|n| self.bat.get(n));
+                let host = entry.filter(|entry| **entry != 0).map(|entry| {
+                    // Inside the file, as opening made sure.
+                    HostOffset(u64::from(*entry) * self.bat_unit + (start.0 - block_start))
+                });
                 (start..at, host)
             })
         })

@@ -13,12 +13,11 @@
 
 mod parse;
 mod units;
-mod xml;
 
 use serde_json::{Map, Value, json};
 
-use crate::Result;
 use crate::inspect::Finding;
+use crate::{Format, Result, xml};
 
 /// The largest descriptor read, in bytes.
 pub const MAX_LEN: u64 = 4 << 20;
@@ -190,7 +189,7 @@ impl Envelope {
     /// # Errors
     /// `Malformed` when it is no well-formed XML within bounds, or no envelope.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        parse::envelope(&xml::parse(bytes)?)
+        parse::envelope(&xml::parse(bytes, Format::Ovf)?)
     }
 
     /// The disks in the order the hardware lists them, then those it does not list.

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::xml::Element;
 use super::{Disk, Envelope, File, Hardware, Product, Property, System, resource_type, units};
 use crate::container::push_finding;
 use crate::inspect::{Finding, Severity};
+use crate::xml::Element;
 use crate::{Error, Format, Result};
 
 /// Disks of a descriptor; each may cost an inspection.

@@ -19,14 +19,14 @@ const MAX_ATTRIBUTES: usize = 256;
 
 /// An element.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Element {
+pub(crate) struct Element {
     /// Its name without prefix.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Names with their prefixes, and values.
     attributes: Vec<(String, String)>,
-    pub(super) children: Vec<Element>,
+    pub(crate) children: Vec<Element>,
     /// All text directly inside, joined and trimmed.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 fn local(name: &str) -> &str {
@@ -35,7 +35,7 @@ fn local(name: &str) -> &str {
 
 impl Element {
     /// The attribute `name`: without a prefix or with `ovf`, else with any.
-    pub(super) fn attribute(&self, name: &str) -> Option<&str> {
+    pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
         let ours = |full: &str| full.strip_prefix("ovf:").unwrap_or(full) == name;
         let mut all = self.attributes.iter();
         all.clone()
@@ -45,29 +45,26 @@ impl Element {
     }
 
     /// The children called `name`.
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> + 'a {
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> + 'a {
         self.children.iter().filter(move |e| e.name == name)
     }
 
     /// The text of the first child called `name`, unless it is empty.
-    pub(super) fn text_of(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text_of(&self, name: &str) -> Option<&str> {
         let child = self.children.iter().find(|e| e.name == name)?;
         Some(child.text.as_str()).filter(|text| !text.is_empty())
     }
 }
 
-/// Parses a document into its root element.
-pub(super) fn parse(bytes: &[u8]) -> Result<Element> {
+/// Parses a document, a descriptor of `format`, into its root element.
+pub(crate) fn parse(bytes: &[u8], format: Format) -> Result<Element> {
+    let malformed = |message| Error::malformed(format, "xml", message);
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|e| {
         let at = e.valid_up_to();
         malformed(format!("is not UTF-8 at byte {at}"))
     })?;
-    Parser::default().parse(text)
-}
-
-fn malformed(message: impl Into<String>) -> Error {
-    Error::malformed(Format::Ovf, "xml", message)
+    Parser::default().parse(text).map_err(malformed)
 }
 
 #[derive(Default)]
@@ -78,13 +75,13 @@ struct Parser {
 }
 
 impl Parser {
-    fn parse(mut self, text: &str) -> Result<Element> {
+    fn parse(mut self, text: &str) -> Result<Element, String> {
         let mut reader = quick_xml::Reader::from_str(text);
         loop {
             let at = reader.buffer_position();
             let event = reader
                 .read_event()
-                .map_err(|e| malformed(format!("at byte {}: {e}", reader.error_position())))?;
+                .map_err(|e| format!("at byte {}: {e}", reader.error_position()))?;
             let wrong = match event {
                 Event::Start(start) => self.start(&start),
                 Event::Empty(start) => self.start(&start).and_then(|()| self.end()),
@@ -96,15 +93,12 @@ impl Parser {
                 Event::Comment(_) | Event::Decl(_) | Event::PI(_) => Ok(()),
                 Event::Eof => break,
             };
-            wrong.map_err(|message| malformed(format!("at byte {at}: {message}")))?;
+            wrong.map_err(|message| format!("at byte {at}: {message}"))?;
         }
         if let Some(element) = self.open.last() {
-            return Err(malformed(format!(
-                "ends within the element {:?}",
-                element.name
-            )));
+            return Err(format!("ends within the element {:?}", element.name));
         }
-        self.root.ok_or_else(|| malformed("holds no element"))
+        self.root.ok_or_else(|| "holds no element".to_owned())
     }
 
     fn count(&mut self) -> Result<(), String> {
@@ -186,6 +180,10 @@ impl Parser {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<Element> {
+        super::parse(bytes, Format::Ovf)
+    }
 
     #[test]
     fn keeps_names_attributes_and_text() {
