@@ -4,12 +4,12 @@
 //!
 //! | format | recognised | read | written |
 //! | --- | --- | --- | --- |
-//! | raw (MBR, GPT) | yes | yes | sparse |
+//! | raw (MBR, GPT; kernels, ramdisks, file systems) | yes | yes | sparse |
 //! | qcow2 v2, v3 | yes | yes | v3: plain, zlib, zstd |
 //! | vmdk | yes | monolithicSparse, streamOptimized; others and delta links where extent files and parents are granted | monolithicSparse, streamOptimized, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat |
 //! | vhd, vhdx, vdi | yes | without a parent | fixed, dynamic |
 //! | iso 9660, UDF | yes | as raw | |
-//! | parallels, bochs, dmg, qcow version 1 | yes | yes | |
+//! | parallels and ploop, bochs, dmg, qcow version 1 | yes | yes | |
 //! | luks | yes | no: it is encrypted | |
 //! | qed | yes, refused | | |
 //! | sparseimage, cloop, ewf, wim | yes, refused | | |
@@ -29,6 +29,7 @@ mod chain;
 pub mod check;
 pub mod codec;
 pub mod container;
+mod content;
 pub mod copy;
 mod disk;
 pub mod dmg;

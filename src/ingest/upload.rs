@@ -146,6 +146,9 @@ impl Upload {
             &self.svc.config.formats,
         )
         .map_err(|reason| Error::Refused { reason })?;
+        if let Some(doubt) = verdict::doubt(&inspection, &self.disk) {
+            tracing::warn!(image.id = %self.image.id, "{doubt}");
+        }
         Ok(Data {
             size: received.size,
             virtual_size,

@@ -67,6 +67,29 @@ fn bare(
     Ok(virtual_size)
 }
 
+/// What speaks against the claim that raw data is a kernel, a ramdisk or a machine: worth a line
+/// in the log, and no reason to refuse what a hypervisor may know how to start.
+#[must_use]
+pub fn doubt(inspection: &Inspection, disk_format: &str) -> Option<String> {
+    let content = inspection.details.get("content")?;
+    let (kind, of_type) = (content["kind"].as_str()?, content["type"].as_str()?);
+    let expected = match disk_format {
+        "aki" => "kernel",
+        "ari" => "ramdisk",
+        "ami" => "filesystem",
+        _ => return None,
+    };
+    let is_known = matches!(
+        kind,
+        "kernel" | "ramdisk" | "filesystem" | "swap" | "program"
+    );
+    (is_known && kind != expected).then(|| {
+        format!(
+            "Image disk_format {disk_format} means a {expected}, the data is a {kind} ({of_type})"
+        )
+    })
+}
+
 /// Looks at what is known in the middle of an upload: a reason to end it at once.
 #[must_use]
 pub fn early(
@@ -162,6 +185,25 @@ mod tests {
                 "{reason}"
             );
         }
+    }
+
+    #[test]
+    fn claims_about_raw_data_are_only_doubted() {
+        let bzimage = serde_json::json!({"kind": "kernel", "type": "bzImage"});
+        let packed = serde_json::json!({"kind": "compressed", "type": "lz4"});
+        for (claim, content, is_doubted) in [
+            ("aki", &bzimage, false),
+            ("ari", &bzimage, true),
+            ("ami", &bzimage, true),
+            ("raw", &bzimage, false),
+            ("ari", &packed, false),
+        ] {
+            let mut inspection = found(Format::Raw);
+            inspection.details.insert("content".into(), content.clone());
+            assert_eq!(doubt(&inspection, claim).is_some(), is_doubted, "{claim}");
+            assert!(judge(&inspection, claim, "bare", &Formats::default()).is_ok());
+        }
+        assert_eq!(doubt(&found(Format::Raw), "aki"), None);
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl MbrEntry {
         })
     }
 
+    /// Whether it holds a chain of tables for further, logical partitions.
+    pub(super) const fn is_extended(&self) -> bool {
+        matches!(self.kind, 0x05 | 0x0f | 0x85)
+    }
+
     pub(super) const fn is_used(&self) -> bool {
         self.kind != 0 && self.sectors != 0
     }
@@ -94,11 +99,15 @@ pub(super) fn is_boot_record(sector: &[u8]) -> bool {
     let named = [b"NTFS    ", b"-FVE-FS-", b"EXFAT   "]
         .iter()
         .any(|name| sector.get(3..11) == Some(name.as_slice()));
-    jumps && (named || is_fat(sector).unwrap_or(false))
+    jumps && (named || is_fat(sector))
 }
 
-/// Whether the BIOS parameter block is one of FAT.
-fn is_fat(sector: &[u8]) -> Option<bool> {
+/// Whether the BIOS parameter block of a boot sector is one of FAT.
+pub(crate) fn is_fat(sector: &[u8]) -> bool {
+    has_fat_parameters(sector).unwrap_or(false)
+}
+
+fn has_fat_parameters(sector: &[u8]) -> Option<bool> {
     let bytes_per_sector = le16(sector, 11)?;
     let sectors_per_cluster = *sector.get(13)?;
     let reserved = le16(sector, 14)?;

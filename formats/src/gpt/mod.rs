@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use crate::Format;
 use crate::inspect::{Facts, Next, Region, Severity, Span};
 
+pub(crate) use layout::is_fat;
 use layout::{GptHeader, Mbr, is_boot_record};
 
 /// Block sizes a GPT is looked for with.
@@ -103,6 +104,54 @@ impl Inspector {
         self.asked = Asked::Table(mbr, header);
         Next::Want(spans)
     }
+}
+
+/// Where a partition lies, in bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Partition {
+    /// Its number, from one, as in the details.
+    pub(crate) index: usize,
+    pub(crate) start: u64,
+    pub(crate) size: u64,
+}
+
+/// The partitions of the table in a file's `head`, where all of it lies there; of an MBR, without
+/// the logical ones.
+pub(crate) fn partitions(head: &[u8]) -> Vec<Partition> {
+    let Some(mbr) = Mbr::parse(head).filter(|_| !is_boot_record(head)) else {
+        return Vec::new();
+    };
+    if !mbr.has_protective() {
+        let entries = (1..).zip(&mbr.entries);
+        return entries
+            .filter(|(_, entry)| entry.is_used() && !entry.is_extended())
+            .map(|(index, entry)| Partition {
+                index,
+                start: u64::from(entry.start) * 512,
+                size: u64::from(entry.sectors) * 512,
+            })
+            .collect();
+    }
+    let block = |size: u64| head.get(usize::try_from(size).ok()?..);
+    let header = BLOCK_SIZES
+        .iter()
+        .find_map(|size| GptHeader::parse(block(*size)?.get(..512)?, *size));
+    let entries = header.as_ref().and_then(|header| {
+        let Span::At { at, len } = header.entries_span()? else {
+            return None;
+        };
+        Some((header, block(at)?.get(..usize::try_from(len).ok()?)?))
+    });
+    let entries = entries
+        .into_iter()
+        .flat_map(|(header, bytes)| header.entries(bytes));
+    entries
+        .map(|(index, entry)| Partition {
+            index,
+            start: entry.start,
+            size: entry.size,
+        })
+        .collect()
 }
 
 fn file_len(end: &Region<'_>) -> u64 {

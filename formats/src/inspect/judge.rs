@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{Facts, Finding, Severity};
-use crate::{Format, Limits};
+use crate::{Format, Limits, content};
 
 /// What an image is, and whether it is safe.
 #[derive(Clone, Debug)]
@@ -100,6 +100,7 @@ impl Inspection {
 /// Judges the `found` facts of a file of `file_size` bytes.
 #[must_use]
 pub fn judge(mut found: Vec<Facts>, file_size: u64, limits: &Limits) -> Inspection {
+    let content = take(&mut found, Format::Raw, |_| true);
     let table = take(&mut found, Format::Gpt, |others| {
         // A partition table beside an ISO is a hybrid, beside a fixed VHD it is the guest's.
         others.is_empty()
@@ -124,6 +125,10 @@ pub fn judge(mut found: Vec<Facts>, file_size: u64, limits: &Limits) -> Inspecti
         if format != Format::Iso {
             findings.extend(table.findings);
         }
+    }
+    if let Some(mut content) = content.filter(|_| format == Format::Raw) {
+        findings.append(&mut content.findings);
+        content::merge(&mut details, content);
     }
     if let Some(names) = polyglot {
         findings.push(Finding {

@@ -21,7 +21,7 @@ pub(crate) use stream::HEAD as REMEMBERED_HEAD;
 pub use stream::Stream;
 
 use crate::{Error, ErrorKind, Format};
-use crate::{bochs, dmg, foreign, gpt, iso, luks, parallels};
+use crate::{bochs, content, dmg, foreign, gpt, iso, luks, parallels};
 use crate::{qcow1, qcow2, qed, vdi, vhd, vhdx, vmdk};
 
 /// The largest span an inspector may ask for, in bytes; the drivers clip what is larger.
@@ -61,6 +61,14 @@ pub struct Region<'a> {
     pub bytes: &'a [u8],
     /// Length of the file, once its end was seen. Always known with a `Tail` among the wants.
     pub file_len: Option<u64>,
+}
+
+/// Whether a stream still has all of `len` bytes at `at` when the spans that an inspector wanted
+/// before end at `before`: those near the head are remembered, those further on are yet to come.
+pub(crate) fn is_ahead(at: u64, len: u64, before: u64) -> bool {
+    let remembered = stream::HEAD as u64;
+    at.checked_add(len).is_some_and(|end| end <= remembered)
+        || at >= before.saturating_add(stream::TAIL as u64)
 }
 
 /// An inspector's answer.
@@ -178,7 +186,8 @@ pub struct Finding {
     pub message: String,
 }
 
-/// One inspector of each format, in the order of [`Format`]. Raw needs none: it is what is left.
+/// One inspector of each format, in the order of [`Format`]. That of raw comes last and only
+/// describes: raw is what is left.
 #[must_use]
 pub fn inspectors() -> Vec<Box<dyn Inspector>> {
     let mut all: Vec<Box<dyn Inspector>> = vec![
@@ -197,5 +206,6 @@ pub fn inspectors() -> Vec<Box<dyn Inspector>> {
         Box::new(luks::Inspector::default()),
     ];
     all.extend(foreign::inspectors());
+    all.push(Box::new(content::Inspector::default()));
     all
 }

@@ -12,8 +12,9 @@ use crate::{Format, HostOffset, Limits, Result, Source};
 
 /// Bytes of the head remembered for spans asked for after they went by.
 pub(crate) const HEAD: usize = 512 << 10;
-/// Bytes of the tail remembered; larger tails must be read from staging.
-const TAIL: usize = 64 << 10;
+/// Bytes of the tail remembered; larger tails must be read from staging. Also the most that may
+/// have gone by after a span when its inspector asks for the next.
+pub(super) const TAIL: usize = 64 << 10;
 
 /// Inspects an image while its bytes pass by.
 pub struct Stream {
