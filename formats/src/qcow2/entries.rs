@@ -136,6 +136,20 @@ const fn compressed_span(entry: u64, cluster_bits: u32) -> (HostOffset, u64) {
     (HostOffset(at), (more_sectors + 1) * 512 - at % 512)
 }
 
+/// The host clusters that an L2 entry names: none, one, or those that compressed bytes touch.
+pub(super) fn freed(entry: u64, geometry: Geometry) -> std::ops::Range<u64> {
+    let bits = geometry.cluster_bits;
+    if entry & COMPRESSED != 0 {
+        let (at, len) = compressed_span(entry, bits);
+        // At most 2^54 + 2^21: no overflow.
+        return at.0 >> bits..(at.0 + len).div_ceil(1 << bits);
+    }
+    match (entry & OFFSET_MASK) >> bits {
+        0 => 0..0,
+        cluster => cluster..cluster + 1,
+    }
+}
+
 /// The L2 entry of `len` compressed bytes at `at`, or `None` where an entry cannot hold that.
 pub(super) fn compressed_entry(at: HostOffset, len: u64, cluster_bits: u32) -> Option<u64> {
     let bits = compressed_offset_bits(cluster_bits);

@@ -40,6 +40,8 @@ mod options;
 mod plan;
 mod preallocate;
 mod reader;
+mod refcounts;
+mod resize;
 mod rules;
 mod shape;
 mod snapshots;
@@ -51,6 +53,7 @@ use std::sync::Arc;
 pub use inspect::Inspector;
 pub use layout::Compression;
 pub use options::{Preallocation, Version, WriteOptions};
+pub use resize::resize;
 
 use crate::copy::Target;
 use crate::{Disk, OpenOptions, Result, Source};
