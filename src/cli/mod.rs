@@ -3,17 +3,28 @@
 //! Data goes to standard output, talk to standard error, and the exit code says whose fault it
 //! was (see [`Exit`]). A closed pipe ends the output and nothing else.
 
+mod check;
+mod compare;
 mod completions;
 mod convert;
+mod create;
 mod db;
 mod exit;
+mod image;
+mod info;
 mod input;
 mod inspect;
 mod man;
+mod map;
+mod measure;
 mod output;
 mod progress;
+mod publish;
+mod resize;
 mod serve;
 mod signals;
+mod size;
+mod work;
 
 use std::process::ExitCode;
 
@@ -34,7 +45,7 @@ pub use serve::ServeArgs;
 #[command(after_help = "\
 Exit codes:
   0  fine
-  1  the image is at fault: unreadable, refused, unsafe
+  1  the image is at fault: unreadable, refused, unsafe, damaged, different
   2  the request or this program is: wrong usage, a missing file, a full disk
   or 128 plus the number of the signal that ended it")]
 struct Cli {
@@ -45,7 +56,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Inspect(inspect::Args),
+    Info(info::Args),
     Convert(convert::Args),
+    Check(check::Args),
+    Compare(compare::Args),
+    Map(map::Args),
+    Measure(measure::Args),
+    Create(create::Args),
+    Resize(resize::Args),
     Serve(ServeArgs),
     Db(DbArgs),
     Completions(completions::Args),
@@ -76,7 +94,14 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Inspect(args) => inspect::run(&args),
+        Command::Info(args) => info::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Map(args) => map::run(&args),
+        Command::Measure(args) => measure::run(&args),
+        Command::Create(args) => create::run(&args),
+        Command::Resize(args) => resize::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Db(args) => db::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -1,0 +1,105 @@
+//! `glint create`: new, empty images.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use formats::{CreateOptions, FileSink, Format};
+use serde::Serialize;
+
+use super::output::{self, Output, Plain};
+use super::publish::{Existing, publish};
+use super::{Exit, size};
+
+/// Create an empty image
+///
+/// A file that is there already is left alone unless --force is given.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Format of the image
+    #[arg(short, value_name = "FMT", default_value = "raw")]
+    format: Format,
+
+    /// Options of the format; may be repeated
+    #[arg(short, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = pair)]
+    options: Vec<(String, String)>,
+
+    /// Replace a file that is there already: what it holds is lost
+    #[arg(long)]
+    force: bool,
+
+    /// Say nothing
+    #[arg(short)]
+    quiet: bool,
+
+    /// How to sum up
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    output: Output,
+
+    /// Image to write
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// Size of the disk in bytes, or with k, M, G, T for powers of 1024
+    #[arg(value_name = "SIZE", value_parser = size::parse)]
+    size: u64,
+}
+
+/// An option as it is typed.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("expected key=value".into()),
+    }
+}
+
+/// What `--output json` prints.
+#[derive(Serialize)]
+struct Report {
+    filename: String,
+    format: Format,
+    virtual_size: u64,
+    file_size: u64,
+    allocated_size: u64,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let options = CreateOptions::parse(args.format, &args.options, false)?;
+    let target = formats::create(&options, args.size)?;
+    let existing = match args.force {
+        true => Existing::Replace,
+        false => Existing::Keep,
+    };
+    let (file_size, allocated_size) = publish(&args.file, existing, |file| {
+        let sink = FileSink::new(file.try_clone().context("sharing the output")?);
+        let summary = target
+            .finish(&sink)
+            .with_context(|| args.file.display().to_string())?;
+        let allocated = file.metadata().map_or(0, |meta| meta.blocks() * 512);
+        Ok((summary.file_size, allocated))
+    })?;
+    // A format may round the size: what the file says counts.
+    let virtual_size = super::image::open(&args.file, Some(args.format), None)?
+        .disk
+        .virtual_size();
+    match args.output {
+        Output::Json => output::json(&Report {
+            filename: args.file.to_string_lossy().into_owned(),
+            format: args.format,
+            virtual_size,
+            file_size,
+            allocated_size,
+        })?,
+        Output::Human if args.quiet => {}
+        Output::Human => output::data(
+            format!(
+                "{}: {}, {}\n",
+                Plain(&args.file.to_string_lossy()),
+                args.format,
+                output::size(virtual_size)
+            )
+            .as_bytes(),
+        )?,
+    }
+    Ok(Exit::Fine)
+}

@@ -1,0 +1,207 @@
+//! `glint map`: what a disk is made of, and where in the file it lies.
+
+mod svg;
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use formats::map::{Picture, Walk};
+use formats::{Extent, ExtentKind, Format, GuestOffset, guest_len};
+
+use super::image::{self, Image};
+use super::output::{Output, Plain};
+use super::publish::{Existing, publish};
+use super::{Exit, size};
+
+/// Tell what a disk is made of, and where in the file it lies
+///
+/// People see what is stored; `--output json` lists everything, in the words of `qemu-img map`.
+/// Memory stays flat however fragmented the image is.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Format the image must have; `raw` reads the bytes of any file as they are
+    #[arg(short, value_name = "FMT")]
+    format: Option<Format>,
+
+    /// First byte of the disk to tell of
+    #[arg(short, long, value_name = "OFFSET", default_value = "0", value_parser = size::parse)]
+    start_offset: u64,
+
+    /// Bytes of the disk to tell of, all unless told
+    #[arg(short = 'l', long, value_name = "LENGTH", value_parser = size::parse)]
+    max_length: Option<u64>,
+
+    /// Which disk of an archive: its name, or its number counted from 0
+    #[arg(long, value_name = "N|NAME")]
+    disk: Option<String>,
+
+    /// Draw a picture of the whole disk into this file instead, which it replaces
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["start_offset", "max_length", "output"])]
+    svg: Option<PathBuf>,
+
+    /// Accepted for qemu-img's sake: nothing is locked here
+    #[arg(short = 'U', long, hide = true)]
+    force_share: bool,
+
+    /// How to print
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    output: Output,
+
+    /// Image to read
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let image = image::open(&args.file, args.format, args.disk.as_deref())?;
+    let name = args.file.display().to_string();
+    if let Some(svg) = &args.svg {
+        draw(&image, args, svg)?;
+        return Ok(Exit::Fine);
+    }
+    let start = GuestOffset(args.start_offset);
+    let end = start
+        .checked_add(args.max_length.unwrap_or(u64::MAX))
+        .unwrap_or(GuestOffset(u64::MAX));
+    let mut walk = Walk::new(image.disk.as_ref(), start..end);
+    // Not the line buffer of a terminal: a map may have millions of lines.
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let mut list: Box<dyn List> = match args.output {
+        Output::Json => Box::new(Json { is_first: true }),
+        Output::Human => Box::new(Table { file: &name }),
+    };
+    let write = |done: io::Result<()>| match done {
+        // A reader that has gone away ends the output and nothing else.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        done => done.context("writing to standard output").map(|()| true),
+    };
+    if !write(list.begin(&mut out))? {
+        return Ok(Exit::Fine);
+    }
+    while let Some(extent) = walk.next().with_context(|| name.clone())? {
+        if !write(list.extent(&extent, image.is_bare, &mut out))? {
+            return Ok(Exit::Fine);
+        }
+    }
+    write(list.end(&mut out).and_then(|()| out.flush()))?;
+    Ok(Exit::Fine)
+}
+
+/// A way to print extents.
+trait List {
+    fn begin(&self, out: &mut dyn Write) -> io::Result<()>;
+
+    /// `is_bare`: the file's own bytes can be pointed to.
+    fn extent(&mut self, extent: &Extent, is_bare: bool, out: &mut dyn Write) -> io::Result<()>;
+
+    fn end(&self, out: &mut dyn Write) -> io::Result<()>;
+}
+
+/// Where the bytes of `extent` lie in the file.
+fn host(extent: &Extent, is_bare: bool) -> Option<u64> {
+    match extent.kind {
+        ExtentKind::Data { host } if is_bare => host.map(|at| at.0),
+        _ => None,
+    }
+}
+
+/// The columns of `qemu-img map`.
+struct Table<'a> {
+    file: &'a str,
+}
+
+impl List for Table<'_> {
+    fn begin(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "{:<16}{:<16}{:<16}File",
+            "Offset", "Length", "Mapped to"
+        )
+    }
+
+    fn extent(&mut self, extent: &Extent, is_bare: bool, out: &mut dyn Write) -> io::Result<()> {
+        if extent.kind.is_hole() {
+            return Ok(());
+        }
+        // C's %#x writes no prefix for zero.
+        let hex = |n: u64| match n {
+            0 => "0".to_owned(),
+            n => format!("{n:#x}"),
+        };
+        let place = match (host(extent, is_bare), extent.kind) {
+            (Some(at), _) => hex(at),
+            (None, ExtentKind::Encoded) => "compressed".into(),
+            (None, _) => "-".into(),
+        };
+        writeln!(
+            out,
+            "{:<16}{:<16}{place:<16}{}",
+            hex(extent.range.start.0),
+            hex(guest_len(&extent.range)),
+            Plain(self.file)
+        )
+    }
+
+    fn end(&self, _: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The array of `qemu-img map --output=json`, a line an extent.
+struct Json {
+    is_first: bool,
+}
+
+impl List for Json {
+    fn begin(&self, out: &mut dyn Write) -> io::Result<()> {
+        write!(out, "[")
+    }
+
+    fn extent(&mut self, extent: &Extent, is_bare: bool, out: &mut dyn Write) -> io::Result<()> {
+        let gap = if self.is_first { "" } else { ",\n" };
+        self.is_first = false;
+        let is_data = !extent.kind.is_hole();
+        write!(
+            out,
+            "{gap}{{ \"start\": {}, \"length\": {}, \"depth\": 0, \"present\": {}, \"zero\": {}, \
+             \"data\": {is_data}, \"compressed\": {}",
+            extent.range.start.0,
+            guest_len(&extent.range),
+            extent.kind != ExtentKind::Unallocated,
+            !is_data,
+            extent.kind == ExtentKind::Encoded,
+        )?;
+        match host(extent, is_bare) {
+            Some(at) => write!(out, ", \"offset\": {at}}}"),
+            None => write!(out, "}}"),
+        }
+    }
+
+    fn end(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "]")
+    }
+}
+
+fn draw(image: &Image, args: &Args, svg: &std::path::Path) -> anyhow::Result<()> {
+    let size = image.disk.virtual_size();
+    let mut picture = Picture::new(svg::COLUMNS, size, image.file_size);
+    let mut walk = Walk::new(image.disk.as_ref(), GuestOffset::ZERO..GuestOffset(size));
+    while let Some(mut extent) = walk
+        .next()
+        .with_context(|| args.file.display().to_string())?
+    {
+        if let ExtentKind::Data { host } = &mut extent.kind
+            && !image.is_bare
+        {
+            *host = None;
+        }
+        picture.add(&extent);
+    }
+    let name = args.file.file_name().unwrap_or(args.file.as_os_str());
+    let text = svg::render(&picture, &name.to_string_lossy(), image.format.name());
+    publish(svg, Existing::Replace, |mut file| {
+        file.write_all(text.as_bytes())
+            .with_context(|| format!("writing {}", svg.display()))
+    })
+}
