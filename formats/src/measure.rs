@@ -3,7 +3,7 @@
 
 use crate::copy::{CopyOptions, Encode, Payload, Progress, Shape, Tables, Target, copy};
 use crate::map::Walk;
-use crate::{CreateOptions, Disk, Error, GuestOffset, HostOffset, Result, Sink, create};
+use crate::{CreateOptions, Disk, Error, ErrorKind, GuestOffset, HostOffset, Result, Sink, create};
 
 /// Sizes of a file to be written, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -11,8 +11,9 @@ use crate::{CreateOptions, Disk, Error, GuestOffset, HostOffset, Result, Sink, c
 pub struct Measure {
     /// For what the disk holds now.
     pub required: u64,
-    /// For a disk without a single zero that does not compress either.
-    pub fully_allocated: u64,
+    /// For a disk without a single zero that does not compress either; `None` where the format
+    /// cannot hold that much.
+    pub fully_allocated: Option<u64>,
 }
 
 /// What [`measure`] looks at.
@@ -78,8 +79,16 @@ pub fn measure_empty(
     })
 }
 
-/// The size with every unit stored.
-fn full(options: &CreateOptions, size: u64, progress: &Progress) -> Result<u64> {
+/// The size with every unit stored, where the format can hold that.
+fn full(options: &CreateOptions, size: u64, progress: &Progress) -> Result<Option<u64>> {
+    match fill(options, size, progress) {
+        Ok(size) => Ok(Some(size)),
+        Err(e) if e.kind() == ErrorKind::Limit => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn fill(options: &CreateOptions, size: u64, progress: &Progress) -> Result<u64> {
     let empty = create(options, size)?.finish(&Nowhere)?.file_size;
     let mut ends = Filler::new(create(options, size)?, size)?;
     ends.fill(0, size.min(1), progress)?;
@@ -258,14 +267,22 @@ mod tests {
             assert_eq!(seen.required, written(&disk, &options), "{options:?}");
             assert_eq!(
                 seen.fully_allocated,
-                written(&full, &options),
+                Some(written(&full, &options)),
                 "{options:?}"
             );
             let bound = look(&disk, Depth::Allocation);
-            assert_eq!(bound.required, seen.fully_allocated, "{options:?}");
+            assert_eq!(Some(bound.required), seen.fully_allocated, "{options:?}");
             let new = measure_empty(&options, bytes.len() as u64, &progress).unwrap();
             assert_eq!(new.required, written(&empty, &options), "{options:?}");
             assert_eq!(new.fully_allocated, seen.fully_allocated);
         }
+    }
+
+    #[test]
+    fn a_format_need_not_hold_what_it_could_address() {
+        let options = options(Format::Vmdk, "", false);
+        let seen = measure_empty(&options, 4 << 40, &Progress::default()).unwrap();
+        assert_eq!(seen.fully_allocated, None);
+        assert!(seen.required < 1 << 30);
     }
 }

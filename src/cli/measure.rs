@@ -82,13 +82,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     match args.output {
         Output::Json => output::json(&seen)?,
-        Output::Human => output::data(
-            format!(
-                "required size: {}\nfully allocated size: {}\n",
-                seen.required, seen.fully_allocated
-            )
-            .as_bytes(),
-        )?,
+        Output::Human => {
+            let full = match seen.fully_allocated {
+                Some(bytes) => bytes.to_string(),
+                None => format!("more than {} holds", args.output_format),
+            };
+            let text = format!(
+                "required size: {}\nfully allocated size: {full}\n",
+                seen.required
+            );
+            output::data(text.as_bytes())?;
+        }
     }
     Ok(Exit::Fine)
 }

@@ -36,7 +36,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "N|NAME")]
     disk: Option<String>,
 
-    /// Draw a picture of the whole disk into this file instead, which it replaces
+    /// Draw a picture of the whole disk into this file instead, which it replaces; `-` is
+    /// standard output
     #[arg(long, value_name = "FILE", conflicts_with_all = ["start_offset", "max_length", "output"])]
     svg: Option<PathBuf>,
 
@@ -200,6 +201,9 @@ fn draw(image: &Image, args: &Args, svg: &std::path::Path) -> anyhow::Result<()>
     }
     let name = args.file.file_name().unwrap_or(args.file.as_os_str());
     let text = svg::render(&picture, &name.to_string_lossy(), image.format.name());
+    if svg.as_os_str() == "-" {
+        return super::output::data(text.as_bytes());
+    }
     publish(svg, Existing::Replace, |mut file| {
         file.write_all(text.as_bytes())
             .with_context(|| format!("writing {}", svg.display()))

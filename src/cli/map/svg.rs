@@ -18,6 +18,8 @@ const SPAN: f64 = WIDTH - 2.0 * LEFT;
 const HEIGHT: f64 = 428.0;
 const GUEST_TOP: f64 = 120.0;
 const BAR: f64 = 56.0;
+/// Height of the strip under the guest's bar that shows its places' colours.
+const STRIP: f64 = 5.0;
 const FILE_TOP: f64 = 276.0;
 
 /// Kinds of bytes, from the bottom of a column up.
@@ -61,7 +63,8 @@ fn head(out: &mut String, picture: &Picture, name: &str, format: &str) -> std::f
         "disk as the guest sees it",
         picture.virtual_size,
     )?;
-    axis(out, FILE_TOP + BAR + 18.0, "file", picture.file_size)
+    let label = "file, in the colours of the places on the disk that it holds";
+    axis(out, FILE_TOP + BAR + 18.0, label, picture.file_size)
 }
 
 /// Words at the left, the size at the right, of a bar.
@@ -116,7 +119,19 @@ fn guest(out: &mut String, picture: &Picture) -> std::fmt::Result {
             from += run;
         }
     }
-    bar(out, "guest", GUEST_TOP, KINDS[3].1, &inside)
+    bar(out, "guest", GUEST_TOP, KINDS[3].1, &inside)?;
+    let stops: String = (0..=4)
+        .map(|n| {
+            let offset = n as f64 / 4.0;
+            let colour = hue(offset * columns as f64, columns);
+            format!(r#"<stop offset="{offset}" stop-color="{colour}"/>"#)
+        })
+        .collect();
+    writeln!(
+        out,
+        r#"<linearGradient id="places">{stops}</linearGradient><rect x="{LEFT}" y="{}" width="{SPAN}" height="{STRIP}" rx="2" fill="url(#places)"/>"#,
+        GUEST_TOP + BAR + 3.0
+    )
 }
 
 /// The heights of a column's kinds: what is there at all is seen.
@@ -223,7 +238,7 @@ fn ribbons(out: &mut String, picture: &Picture) -> std::fmt::Result {
     // Many of them must not become a blot.
     let opacity = (2.2 / (ribbons.len() as f64).sqrt()).clamp(0.16, 0.34);
     writeln!(out, r#"<g fill-opacity="{opacity:.2}">"#)?;
-    let (top, bottom) = (GUEST_TOP + BAR, FILE_TOP);
+    let (top, bottom) = (GUEST_TOP + BAR + 3.0 + STRIP, FILE_TOP);
     let middle = f64::midpoint(top, bottom);
     for Ribbon { guest, file, .. } in ribbons {
         let at = |column: u16| x(column.into(), columns);
@@ -247,7 +262,7 @@ fn legend(out: &mut String, picture: &Picture) -> std::fmt::Result {
             y - 10.5,
             left + 18.0
         );
-        left += 18.0 + 6.6 * words.chars().count() as f64 + 22.0;
+        left += 18.0 + 6.9 * words.chars().count() as f64 + 18.0;
         written
     };
     for (name, colour, share) in KINDS {
@@ -259,8 +274,8 @@ fn legend(out: &mut String, picture: &Picture) -> std::fmt::Result {
     let pointed: u64 = picture.file.iter().sum();
     let rest = picture.file_size.saturating_sub(pointed);
     let what = match picture.total.encoded {
-        0 => "tables, free",
-        _ => "compressed, tables, free",
+        0 => "rest of the file",
+        _ => "rest of the file, compressed too",
     };
     entry(
         out,

@@ -1,0 +1,48 @@
+use super::*;
+
+#[test]
+fn other_programs_see_an_empty_disk() {
+    let room = Room::new();
+    for (format, options) in [
+        ("raw", ""),
+        ("qcow2", ""),
+        ("qcow2", "-o cluster_size=2M"),
+        ("vmdk", ""),
+        ("vpc", "-o force_size=on"),
+        ("vhdx", ""),
+        ("vdi", ""),
+    ] {
+        let args = format!("create --force --output json -f {format} {options} a.image 1.5G");
+        let made = room.json(&args);
+        assert_eq!(made["virtual_size"], 3 << 29, "{format}");
+        let seen = room.qemu(&format!("info -f {format} --output=json a.image"));
+        let seen: Value = serde_json::from_str(&seen).unwrap();
+        assert_eq!(seen["virtual-size"], 3 << 29, "{format}");
+        room.qemu("create -q -f raw zero.raw 1536M");
+        room.qemu(&format!("compare -q -f {format} -F raw a.image zero.raw"));
+    }
+}
+
+#[test]
+fn what_is_there_is_left_alone() {
+    let room = Room::new();
+    fs::write(room.path("a"), "precious").unwrap();
+    let (code, out, err) = room.glint("create -f qcow2 a 1G");
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("--force"), "{err}");
+    assert_eq!(fs::read(room.path("a")).unwrap(), b"precious");
+    assert_eq!(room.fine("create -q --force -f qcow2 a 1G"), "");
+    assert_eq!(
+        room.fine("create b 10M"),
+        "b: raw, 10.00 MiB (10485760 bytes)\n"
+    );
+    for args in [
+        "create c",
+        "create c -1",
+        "create -f qed c 1G",
+        "create -o a=b c 1G",
+    ] {
+        assert_eq!(room.glint(args).0, 2, "{args}");
+        assert!(!room.path("c").exists());
+    }
+}

@@ -1,0 +1,83 @@
+use super::*;
+
+/// Extents as `(start, length, data, zero, compressed, offset)`.
+fn simple(map: &Value) -> Vec<(u64, u64, bool, bool, bool, Option<u64>)> {
+    let extents = map.as_array().unwrap().iter().map(|e| {
+        let flag = |key: &str| e[key].as_bool().unwrap();
+        let number = |key: &str| e[key].as_u64().unwrap();
+        let zero = flag("zero");
+        // A cluster that the file holds no bytes for: qemu-img says data and zero, and where.
+        let data = flag("data") && !zero;
+        let offset = e["offset"].as_u64().filter(|_| data);
+        let place = (number("start"), number("length"));
+        (place.0, place.1, data, zero, flag("compressed"), offset)
+    });
+    // Neighbours that are the same but for what was left out.
+    let mut joined: Vec<(u64, u64, bool, bool, bool, Option<u64>)> = Vec::new();
+    for e in extents {
+        match joined.last_mut() {
+            Some(l) if l.3 && e.3 && l.4 == e.4 => l.1 += e.1,
+            _ => joined.push(e),
+        }
+    }
+    joined
+}
+
+#[test]
+fn says_what_qemu_img_says() {
+    let room = Room::new();
+    room.raw("a.raw");
+    for (format, options) in [
+        ("raw", ""),
+        ("qcow2", ""),
+        ("qcow2", "-c"),
+        ("qcow2", "-o cluster_size=4k,extended_l2=off"),
+        ("qcow2", "-o preallocation=metadata"),
+        ("vmdk", ""),
+        ("vmdk", "-o subformat=streamOptimized"),
+        ("vdi", ""),
+    ] {
+        room.qemu(&format!(
+            "convert -f raw -O {format} {options} a.raw a.image"
+        ));
+        for range in ["", "-s 65536 -l 2M", "--start-offset=2M", "-l 1k"] {
+            let ours = room.json(&format!("map {range} --output json a.image"));
+            let theirs = room.qemu(&format!("map {range} --output=json a.image"));
+            let theirs = serde_json::from_str(&theirs).unwrap();
+            assert_eq!(simple(&ours), simple(&theirs), "{format} {options} {range}");
+        }
+        if !options.contains("-c") && !options.contains("stream") {
+            let ours = room.fine("map a.image");
+            assert_eq!(ours, room.qemu("map a.image"), "{format} {options}");
+        }
+    }
+}
+
+#[test]
+fn what_is_compressed_has_no_place_of_its_own() {
+    let room = Room::new();
+    fs::write(room.path("a.raw"), vec![7; 1 << 20]).unwrap();
+    room.qemu("convert -c -f raw -O qcow2 a.raw a.qcow2");
+    let table = room.fine("map a.qcow2");
+    let row = table.lines().nth(1).unwrap();
+    assert_eq!(
+        row.split_whitespace().collect::<Vec<_>>(),
+        ["0", "0x100000", "compressed", "a.qcow2"]
+    );
+}
+
+#[test]
+fn draws_a_picture() {
+    let room = Room::new();
+    room.raw("a.raw");
+    room.qemu("convert -f raw -O qcow2 a.raw a<b.qcow2");
+    room.fine("map --svg a.svg a<b.qcow2");
+    let drawn = fs::read_to_string(room.path("a.svg")).unwrap();
+    assert!(drawn.starts_with("<svg ") && drawn.ends_with("</svg>\n"));
+    assert!(drawn.contains("a&lt;b.qcow2") && !drawn.contains("a<b"));
+    assert!(drawn.contains("data 1.0"), "{drawn}");
+    assert_eq!(drawn.matches("<path ").count(), 1, "data in one piece");
+    assert_eq!(room.fine("map --svg - a<b.qcow2"), drawn);
+    let (code, _, err) = room.glint("map --svg none/a.svg a.raw");
+    assert_eq!(code, 2, "{err}");
+}
