@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::copy::Progress;
-use crate::{Error, Format, OpenOptions, Result, Source, inspect, vdi, vhd, vhdx};
+use crate::{Error, Format, OpenOptions, Result, Source, inspect, qcow2, vdi, vhd, vhdx};
 
 /// Checks the image in `source`, of `options.format` or as found by inspection. What is wrong
 /// with it is in the answer; `progress` counts bytes of the file gone through.
@@ -24,6 +24,7 @@ pub fn check(
         None => inspect::inspect(source.as_ref(), &options.limits)?.format,
     };
     match format {
+        Format::Qcow2 => qcow2::check(source, &options.limits, progress),
         Format::Vhd => vhd::check(source, options, progress),
         Format::Vhdx => vhdx::check(source, options, progress),
         Format::Vdi => vdi::check(source, options, progress),

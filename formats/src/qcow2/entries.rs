@@ -8,9 +8,9 @@ use crate::{Error, Format, GuestOffset, HostOffset};
 /// Bits 9 to 55 of L1 and L2 entries: a host offset.
 pub(super) const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 /// Bit 62 of an L2 entry: the cluster is compressed.
-const COMPRESSED: u64 = 1 << 62;
+pub(super) const COMPRESSED: u64 = 1 << 62;
 /// Bit 63: the refcount is exactly one. With an external data file also: offset 0 is meant.
-const COPIED: u64 = 1 << 63;
+pub(super) const COPIED: u64 = 1 << 63;
 /// Bit 0 of a standard L2 entry: the cluster reads as zeros.
 const ZERO: u64 = 1;
 
@@ -129,7 +129,7 @@ const fn compressed_offset_bits(cluster_bits: u32) -> u32 {
 }
 
 /// Where a compressed cluster lies: offset, and bytes to the end of its last sector.
-const fn compressed_span(entry: u64, cluster_bits: u32) -> (HostOffset, u64) {
+pub(super) const fn compressed_span(entry: u64, cluster_bits: u32) -> (HostOffset, u64) {
     let bits = compressed_offset_bits(cluster_bits);
     let at = entry & ((1 << bits) - 1);
     let more_sectors = (entry & (COMPRESSED - 1)) >> bits;

@@ -3,8 +3,8 @@
 
 use super::bitmaps::Directory;
 use super::layout::Header;
-use crate::bytes::be32;
-use crate::{Error, Format, Result};
+use crate::bytes::{be32, be64};
+use crate::{Error, Format, HostOffset, Result};
 
 /// What the header extensions say, as far as it matters here.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,8 @@ pub(super) struct Extensions {
     pub(super) data_file: Option<String>,
     pub(super) bitmaps: Option<Directory>,
     pub(super) has_encryption_header: bool,
+    /// Where the encryption header is, and its bytes.
+    pub(super) encryption_header: Option<(HostOffset, u64)>,
 }
 
 mod extension {
@@ -55,7 +57,10 @@ impl Extensions {
                 extension::BACKING_FORMAT => found.backing_format = Some(text(data)),
                 extension::DATA_FILE => found.data_file = Some(text(data)),
                 extension::BITMAPS => found.bitmaps = Directory::parse(data),
-                extension::ENCRYPTION => found.has_encryption_header = true,
+                extension::ENCRYPTION => {
+                    found.has_encryption_header = true;
+                    found.encryption_header = be64(data, 0).map(HostOffset).zip(be64(data, 8));
+                }
                 _ => {}
             }
             at = start + data.len().next_multiple_of(8);
@@ -80,7 +85,6 @@ fn text(bytes: &[u8]) -> String {
 mod tests {
     use super::super::layout::{Compression, Geometry, NewHeader};
     use super::*;
-    use crate::HostOffset;
 
     #[test]
     fn extensions_stay_inside_their_area() {

@@ -412,9 +412,29 @@ pub(super) fn refcount(block: &[u8], index: u64, order: u32) -> Option<u64> {
     }
 }
 
+/// Sets one refcount, which fits, in a refcount block that holds it.
+pub(super) fn set_refcount(block: &mut [u8], index: u64, order: u32, count: u64) {
+    let index = index as usize;
+    if order < 3 {
+        let bits = 1 << order;
+        let (byte, shift) = (index * bits / 8, index * bits % 8);
+        let mask = ((1u8 << bits) - 1) << shift;
+        block[byte] = (block[byte] & !mask) | (count as u8) << shift;
+        return;
+    }
+    let bytes = 1 << (order - 3);
+    let start = index * bytes;
+    block[start..start + bytes].copy_from_slice(&count.to_be_bytes()[8 - bytes..]);
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A header of 64 KiB clusters and 16-bit refcounts.
+    pub(in super::super) fn header() -> Header {
+        Header::parse(&new().emit()).unwrap()
+    }
 
     fn new() -> NewHeader {
         NewHeader {
@@ -471,9 +491,12 @@ mod tests {
             let counts: Vec<u16> = (0..64).map(|n| n % (1u16 << (1 << order).min(6))).collect();
             let block = emit_refcounts(&counts, order);
             assert_eq!(block.len(), (64 << order) / 8);
+            let mut set = vec![0xff; block.len()];
             for (n, count) in (0..).zip(counts) {
                 assert_eq!(refcount(&block, n, order), Some(count.into()));
+                set_refcount(&mut set, n, order, count.into());
             }
+            assert_eq!(set, block);
         }
     }
 

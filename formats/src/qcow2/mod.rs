@@ -31,9 +31,12 @@
 mod allocate;
 mod bitmaps;
 mod cache;
+mod census;
+mod check;
 mod clusters;
 mod entries;
 mod extensions;
+mod image;
 mod inspect;
 mod layout;
 mod options;
@@ -41,6 +44,8 @@ mod plan;
 mod preallocate;
 mod reader;
 mod refcounts;
+mod repair;
+mod report;
 mod resize;
 mod rules;
 mod shape;
@@ -50,9 +55,11 @@ mod writer;
 
 use std::sync::Arc;
 
+pub(crate) use check::check;
 pub use inspect::Inspector;
 pub use layout::Compression;
 pub use options::{Preallocation, Version, WriteOptions};
+pub use repair::{Repair, repair};
 pub use resize::resize;
 
 use crate::copy::Target;

@@ -95,6 +95,11 @@ impl Snapshot {
         u64::from(self.l1_size) * 8
     }
 
+    /// Whether the entry says how large the disk was.
+    pub(super) const fn has_disk_size(&self) -> bool {
+        self.disk_size.is_some()
+    }
+
     /// What there is to say about it. Times in seconds and nanoseconds, sizes in bytes.
     pub(super) fn describe(&self, header: &Header) -> Value {
         json!({

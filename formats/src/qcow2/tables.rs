@@ -105,6 +105,17 @@ impl Tables {
     }
 }
 
+/// `len` bytes from `at`, which the caller has bounded; zeros where the file has ended.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn read_zeroed(source: &dyn Source, at: HostOffset, len: u64) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; len as usize];
+    let there = len.min(HostOffset(source.len()).since(at));
+    source.read_exact_at(&mut bytes[..there as usize], at)?;
+    Ok(bytes)
+}
+
 /// Whether `next`, `distance` bytes after `first`, goes on with it.
 fn continues(first: Mapping, distance: u64, next: Mapping) -> bool {
     match (first, next) {

@@ -1,6 +1,7 @@
 //! qcow2 against qemu-img, the corpus, and hostile changes of both.
 
 mod chain;
+mod check;
 mod snapshots;
 mod write;
 

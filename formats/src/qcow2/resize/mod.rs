@@ -9,19 +9,21 @@
 //! ```
 //! An L1 table whose clusters have room for more entries grows where it is.
 
+mod refcounts;
+
 use std::sync::Arc;
 
-use super::entries::{OFFSET_MASK, freed, numbers};
-use super::layout::{Header, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, incompatible};
-use super::refcounts::Refcounts;
-use super::{reader, rules};
 use crate::bytes::is_zero;
 use crate::copy::Progress;
 use crate::map::Walk;
+use crate::qcow2::entries::{OFFSET_MASK, freed, numbers};
+use crate::qcow2::layout::{Header, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, incompatible};
+use crate::qcow2::{reader, rules};
 use crate::source::read_up_to;
 use crate::{
     Error, ExtentKind, Format, GuestOffset, HostOffset, Limits, OpenOptions, Result, Sink, Source,
 };
+use refcounts::Refcounts;
 
 /// Bytes of the header that are written anew: one sector, so that it is written wholly or not.
 const HEAD: usize = 512;
