@@ -10,7 +10,7 @@
 //! | vhd, vhdx, vdi | yes | without a parent | fixed, dynamic |
 //! | iso 9660, UDF | yes | as raw | |
 //! | parallels and ploop, bochs, dmg, qcow version 1 | yes | yes | |
-//! | luks | yes | no: it is encrypted | |
+//! | luks 1, 2 | yes | with a passphrase | |
 //! | qed | yes, refused | | |
 //! | sparseimage, cloop, ewf, wim | yes, refused | | |
 //! | ova | yes | member by member | |

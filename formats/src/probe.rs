@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::copy::Target;
 use crate::resolve::{Alone, Resolver};
 use crate::{Disk, Error, Limits, Passphrase, Result, Source, inspect};
-use crate::{bochs, dmg, parallels, qcow1, qcow2, raw, vdi, vhd, vhdx, vmdk};
+use crate::{bochs, dmg, luks, parallels, qcow1, qcow2, raw, vdi, vhd, vhdx, vmdk};
 
 macro_rules! formats {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -166,11 +166,7 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
         Format::Ova | Format::Ovf | Format::Docker | Format::Tar => Err(Error::usage(format!(
             "{format} is a container: open one of its members"
         ))),
-        Format::Luks => Err(Error::refused(
-            format,
-            "payload",
-            "is encrypted; handing out ciphertext as disk content helps nobody",
-        )),
+        Format::Luks => luks::open(source, options),
         Format::Qcow1 => qcow1::open(source, options),
         Format::Parallels => parallels::open(source, options),
         Format::Bochs => bochs::open(source, options),

@@ -1,28 +1,139 @@
-//! LUKS, versions 1 and 2: encrypted volumes. Recognised, described, never decrypted.
+//! LUKS, versions 1 and 2: encrypted volumes. Described, and read with a passphrase.
 //!
 //! ```text
 //!  version 1   header 592 bytes (cipher, digest, 8 key slots) · key material · payload
 //!  version 2   binary header 4096 bytes · JSON area · the same again · key slots · payload
-//! ```
-//! LUKS1 On-Disk Format Specification 1.2.3; LUKS2 On-Disk Format Specification 1.1.
 //!
-//! What is inside cannot be judged, which is a warning (`encrypted`): whoever stores the image
-//! decides. A damaged header is unsafe, because programs would disagree on what it protects.
-//! The virtual size is that of the decrypted payload.
+//!  passphrase ──► PBKDF2, Argon2 ──► key of a slot ──► its key material, decrypted and merged
+//!                                                            │ volume key, if its digest fits
+//!                                       payload sectors ◄────┘
+//! ```
+//! LUKS1 On-Disk Format Specification 1.2.3; LUKS2 On-Disk Format Specification 1.1.1.
+//!
+//! Read are AES, Serpent and Twofish in XTS, CBC and ECB, with the initialization vectors plain,
+//! plain64, plain64be and ESSIV. Refused are headers apart from their payload, dm-integrity, and
+//! volumes in the middle of being encrypted anew. What a header may ask of memory and time is
+//! bounded (see [`kdf`]).
+//!
+//! What is inside cannot be judged without a passphrase, which is a warning (`encrypted`):
+//! whoever stores the image decides. A damaged header is unsafe, because programs would disagree
+//! on what it protects. The virtual size is that of the decrypted payload.
 
+mod cipher;
+mod hash;
+mod kdf;
+mod metadata;
+mod reader;
+mod sectors;
 mod v1;
 mod v2;
 
+use std::sync::Arc;
+
 use crate::bytes::be16;
 use crate::inspect::{Facts, Next, Region, Severity, Span};
-use crate::{Error, Format};
+use crate::source::read_up_to;
+use crate::{Disk, Error, ErrorKind, Format, HostOffset, OpenOptions, Result, Source};
+use sectors::Sectors;
 
 const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
+/// Bytes that offsets are counted in, and the least a sector has.
+const SECTOR: u64 = 512;
+
+/// Opens the payload in `source` with the passphrase of `options`.
+///
+/// # Errors
+/// `Refused` without a passphrase, and for one that opens no key slot; `Malformed` for broken
+/// headers, `Unsupported` for ciphers and volumes that are not read, `Limit` for key slots that
+/// ask for too much memory or time, `Io`.
+pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Disk>> {
+    let Some(passphrase) = &options.passphrase else {
+        return Err(Error::refused(
+            Format::Luks,
+            "payload",
+            "is encrypted: a passphrase is needed; handing out ciphertext as disk content helps \
+             nobody",
+        ));
+    };
+    let head = read_up_to(source.as_ref(), HostOffset::ZERO, v1::LEN as usize)?;
+    let (payload, sectors) = match be16(&head, 6) {
+        Some(1) if head.starts_with(MAGIC) => {
+            let header = v1::Header::parse(&head)?;
+            let payload = header.payload(source.len())?;
+            let cipher = header.unlock(source.as_ref(), passphrase)?;
+            let sectors = Sectors::plain(cipher, payload.start);
+            (payload, sectors)
+        }
+        Some(version) if version > 2 && head.starts_with(MAGIC) => {
+            return Err(Error::unsupported(
+                Format::Luks,
+                "header",
+                format!("the version is {version} at byte 6, 1 and 2 are read"),
+            ));
+        }
+        _ => {
+            let header = v2::load(source.as_ref())?;
+            let payload = header.payload(source.len())?;
+            let (cipher, size, first_iv) = header.unlock(source.as_ref(), passphrase)?;
+            let sectors = Sectors::new(cipher, payload.start, size, first_iv);
+            (payload, sectors)
+        }
+    };
+    let virtual_size = payload.end - payload.start;
+    options.limits.virtual_size(Format::Luks, virtual_size)?;
+    Ok(Arc::new(reader::Reader {
+        source,
+        sectors,
+        virtual_size,
+    }))
+}
+
+/// Key slots that were tried in vain.
+#[derive(Default)]
+struct Slots {
+    /// Why the first of those could not be tried that could not.
+    fault: Option<Error>,
+}
+
+impl Slots {
+    /// What a slot gave; `None` when it cannot be tried, which another slot may make up for.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn tried<T>(&mut self, slot: Result<T>) -> Result<Option<T>> {
+        match slot {
+            Ok(key) => Ok(Some(key)),
+            Err(e) if e.kind() == ErrorKind::Io => Err(e),
+            Err(e) => {
+                self.fault.get_or_insert(e);
+                Ok(None)
+            }
+        }
+    }
+
+    fn none_opened(self) -> Error {
+        self.fault.unwrap_or_else(|| {
+            Error::refused(
+                Format::Luks,
+                "key slots",
+                "the passphrase opens no key slot",
+            )
+        })
+    }
+}
 
 /// Recognises LUKS.
 #[derive(Default)]
-pub struct Inspector {
-    v2: Option<v2::Header>,
+pub struct Inspector(State);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Magic,
+    Version1,
+    Version2,
+    /// With the binary header of version 2.
+    Copies(Vec<u8>),
 }
 
 impl crate::inspect::Inspector for Inspector {
@@ -35,26 +146,38 @@ impl crate::inspect::Inspector for Inspector {
     }
 
     fn regions(&mut self, regions: &[Region<'_>]) -> Next {
-        match regions {
-            [magic] if !magic.bytes.starts_with(MAGIC) => Next::NotMine,
-            [magic] => match be16(magic.bytes, 6) {
-                Some(1) => Next::Want(vec![Span::head(v1::LEN), Span::Tail(0)]),
-                Some(2) => Next::Want(vec![Span::head(v2::LEN), Span::Tail(0), Span::Tail(0)]),
-                version => Next::Done(unknown_version(version)),
-            },
-            [header, end] => Next::Done(describe(match &self.v2 {
-                None => v1::describe(header.bytes, end.file_len),
-                Some(v2) => v2.describe(header.bytes, end.file_len),
-            })),
-            [header, ..] => match v2::Header::parse(header.bytes) {
+        match (&self.0, regions) {
+            (State::Magic, [magic]) if magic.bytes.starts_with(MAGIC) => {
+                match be16(magic.bytes, 6) {
+                    Some(1) => {
+                        self.0 = State::Version1;
+                        Next::Want(vec![Span::head(v1::LEN), Span::Tail(0)])
+                    }
+                    Some(2) => {
+                        self.0 = State::Version2;
+                        Next::Want(vec![Span::head(v2::LEN)])
+                    }
+                    version => Next::Done(unknown_version(version)),
+                }
+            }
+            (State::Version1, [header, end]) => {
+                let header = v1::Header::parse(header.bytes);
+                Next::Done(describe(header.map(|header| header.describe(end.file_len))))
+            }
+            (State::Version2, [binary]) => match v2::Header::parse(binary.bytes, 0) {
                 Err(e) => Next::Done(describe(Err(e))),
-                Ok(v2) => {
-                    let json = v2.json_span();
-                    self.v2 = Some(v2);
-                    Next::Want(vec![json, Span::Tail(0)])
+                Ok(header) => {
+                    self.0 = State::Copies(binary.bytes.to_vec());
+                    let mut wanted = header.spans();
+                    wanted.push(Span::Tail(0));
+                    Next::Want(wanted)
                 }
             },
-            [] => Next::NotMine,
+            (State::Copies(binary), [json, second, end]) => {
+                let facts = v2::describe(binary, json.bytes, second.bytes, end.file_len);
+                Next::Done(describe(facts))
+            }
+            _ => Next::NotMine,
         }
     }
 }
@@ -86,15 +209,22 @@ fn unknown_version(version: Option<u16>) -> Facts {
     facts
 }
 
-/// A field of text: up to its first NUL, fit for print.
+/// A field of text: up to its first NUL.
 fn text(bytes: Option<&[u8]>) -> String {
     let bytes = bytes.unwrap_or_default();
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).replace(char::is_control, "\u{fffd}")
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// The decrypted size, `offset` bytes into the file; a finding where the file ends before.
-fn payload_size(facts: &mut Facts, offset: u64, file_len: Option<u64>) -> Option<u64> {
+/// As much of a text as fits a message.
+fn shown(text: &str) -> String {
+    let text: String = text.chars().take(64).collect();
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+/// The decrypted size in whole sectors, `offset` bytes into the file; a finding where the file
+/// ends before.
+fn payload_size(facts: &mut Facts, offset: u64, file_len: Option<u64>, sector: u64) -> Option<u64> {
     facts.detail("payload_offset", offset);
     let len = file_len?;
     let size = len.checked_sub(offset);
@@ -106,7 +236,7 @@ fn payload_size(facts: &mut Facts, offset: u64, file_len: Option<u64>) -> Option
             format!("begins at byte {offset}, the file ends at {len}"),
         );
     }
-    size
+    size.map(|size| size - size % sector)
 }
 
 #[cfg(test)]

@@ -1,0 +1,341 @@
+//! LUKS against qemu-img and cryptsetup, which make volumes of every kind they know.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use formats::inspect::{Stream, Verdict, inspect};
+use formats::{
+    Disk, Error, ErrorKind, ExtentKind, FileSource, Format, GuestOffset, Limits, OpenOptions,
+    Passphrase, Result, Source, open,
+};
+use support::Random;
+
+/// A temporary folder, and programs that run in it.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        std::fs::write(folder.path("key"), "open sesame").unwrap();
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> std::result::Result<(), String> {
+        let out = Command::new(program)
+            .args(args)
+            .current_dir(self.0.path())
+            .output()
+            .unwrap_or_else(|e| panic!("{program}: {e}"));
+        match out.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
+        }
+    }
+
+    /// Writes `len` pseudo-random bytes.
+    fn random(&self, name: &str, len: usize) -> Vec<u8> {
+        let bytes = random(len);
+        std::fs::write(self.path(name), &bytes).unwrap();
+        bytes
+    }
+}
+
+const SECRET: &str = "secret,id=s,file=key";
+
+fn random(len: usize) -> Vec<u8> {
+    let mut random = Random(len as u64);
+    std::iter::repeat_with(|| random.next() as u8)
+        .take(len)
+        .collect()
+}
+
+fn source(path: &Path) -> Arc<dyn Source> {
+    Arc::new(FileSource::new(std::fs::File::open(path).unwrap()).unwrap())
+}
+
+fn with(passphrase: &str) -> OpenOptions {
+    OpenOptions {
+        passphrase: Some(Passphrase::new(passphrase.as_bytes()).unwrap()),
+        ..OpenOptions::default()
+    }
+}
+
+fn refusal(disk: Result<Arc<dyn Disk>>) -> Error {
+    disk.err().expect("an error")
+}
+
+/// Reads all of a disk in odd pieces, and some of it again.
+fn content(disk: &dyn Disk) -> Vec<u8> {
+    let mut bytes = vec![0; disk.virtual_size() as usize];
+    let mut at = 0;
+    for (n, piece) in bytes.chunks_mut(77_777).enumerate() {
+        let piece_at = at;
+        at += piece.len();
+        match n % 2 {
+            0 => disk.read_at(piece, GuestOffset(piece_at as u64)).unwrap(),
+            _ => {
+                let (a, b) = piece.split_at_mut(piece.len() / 2 / 512 * 512);
+                disk.read_at(a, GuestOffset(piece_at as u64)).unwrap();
+                let middle = GuestOffset((piece_at + a.len()) as u64);
+                disk.read_at(b, middle).unwrap();
+            }
+        }
+    }
+    bytes
+}
+
+/// Both drivers agree; the answer.
+fn inspected(source: &Arc<dyn Source>) -> formats::inspect::Inspection {
+    let inspection = inspect(source.as_ref(), &Limits::default()).unwrap();
+    let bytes =
+        formats::read_up_to(source.as_ref(), formats::HostOffset::ZERO, usize::MAX).unwrap();
+    let mut stream = Stream::default();
+    for chunk in bytes.chunks(100_000) {
+        stream.feed(chunk);
+    }
+    let streamed = stream.finish(Some(&bytes), &Limits::default()).unwrap();
+    assert_eq!(streamed.findings, inspection.findings);
+    assert_eq!(streamed.details, inspection.details);
+    assert_eq!(streamed.virtual_size, inspection.virtual_size);
+    inspection
+}
+
+#[test]
+fn opens_what_qemu_img_encrypts() {
+    let folder = Folder::new();
+    let plain = folder.random("plain", 300 << 10);
+    let variants = [
+        ("aes-256", "xts", "plain64", "sha256", None),
+        ("aes-128", "xts", "plain", "sha1", None),
+        ("aes-128", "cbc", "plain64", "sha512", None),
+        ("aes-256", "ecb", "plain", "sha384", None),
+        ("aes-256", "cbc", "essiv", "ripemd160", Some("sha256")),
+        ("serpent-128", "xts", "plain64", "sha256", None),
+        ("serpent-128", "cbc", "plain", "md5", None),
+        ("twofish-128", "cbc", "essiv", "sha1", Some("md5")),
+        ("twofish-256", "xts", "plain64", "sha512", None),
+    ];
+    for (cipher, mode, iv, hash, iv_hash) in variants {
+        let mut options = format!(
+            "key-secret=s,iter-time=10,cipher-alg={cipher},cipher-mode={mode},ivgen-alg={iv},\
+             hash-alg={hash}"
+        );
+        if let Some(iv_hash) = iv_hash {
+            options += &format!(",ivgen-hash-alg={iv_hash}");
+        }
+        folder
+            .run(
+                "qemu-img",
+                &[
+                    "convert", "-f", "raw", "-O", "luks", "--object", SECRET, "-o", &options,
+                    "plain", "image",
+                ],
+            )
+            .unwrap_or_else(|e| panic!("{options}: {e}"));
+        let image = source(&folder.path("image"));
+        let disk = open(image.clone(), &with("open sesame")).unwrap();
+        assert_eq!(disk.virtual_size(), plain.len() as u64);
+        assert!(content(disk.as_ref()) == plain, "{options}");
+
+        let e = refusal(open(image.clone(), &with("open sesame\n")));
+        assert_eq!(e.kind(), ErrorKind::Refused);
+        assert_eq!(
+            e.to_string(),
+            "luks key slots: the passphrase opens no key slot"
+        );
+        let inspection = inspected(&image);
+        assert_eq!(inspection.format, Format::Luks);
+        assert_eq!(inspection.virtual_size, Some(plain.len() as u64));
+        assert_eq!(inspection.verdict(), Verdict::Safe);
+        assert_eq!(inspection.details["hash"], hash);
+        assert_eq!(inspection.details["active_key_slots"], 1);
+    }
+}
+
+#[test]
+fn without_a_passphrase_nothing_is_handed_out() {
+    let folder = Folder::new();
+    let args = "create -q -f luks --object";
+    let mut args: Vec<_> = args.split(' ').collect();
+    args.extend([SECRET, "-o", "key-secret=s,iter-time=10", "image", "1M"]);
+    folder.run("qemu-img", &args).unwrap();
+    let e = refusal(open(source(&folder.path("image")), &OpenOptions::default()));
+    assert_eq!(e.kind(), ErrorKind::Refused);
+    assert!(e.to_string().contains("a passphrase is needed"), "{e}");
+}
+
+#[test]
+fn any_key_slot_opens() {
+    let folder = Folder::new();
+    let plain = folder.random("plain", 64 << 10);
+    let convert = [
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "luks",
+        "--object",
+        SECRET,
+        "-o",
+        "key-secret=s,iter-time=10",
+        "plain",
+        "image",
+    ];
+    folder.run("qemu-img", &convert).unwrap();
+    std::fs::write(folder.path("second"), "swordfish").unwrap();
+    let amend = [
+        "amend",
+        "--object",
+        SECRET,
+        "--object",
+        "secret,id=t,file=second",
+        "-o",
+        "state=active,new-secret=t,keyslot=5,iter-time=10",
+        "--image-opts",
+        "driver=luks,file.filename=image,key-secret=s",
+    ];
+    folder.run("qemu-img", &amend).unwrap();
+    let image = source(&folder.path("image"));
+    for secret in ["open sesame", "swordfish"] {
+        let disk = open(image.clone(), &with(secret)).unwrap();
+        assert!(content(disk.as_ref()) == plain, "{secret}");
+    }
+    assert_eq!(inspected(&image).details["active_key_slots"], 2);
+    assert_eq!(
+        refusal(open(image, &with("shazam"))).kind(),
+        ErrorKind::Refused
+    );
+}
+
+#[test]
+fn all_of_it_is_data_and_ranges_are_checked() {
+    let folder = Folder::new();
+    folder.random("plain", 64 << 10);
+    let convert = [
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "luks",
+        "--object",
+        SECRET,
+        "-o",
+        "key-secret=s,iter-time=10",
+        "plain",
+        "image",
+    ];
+    folder.run("qemu-img", &convert).unwrap();
+    let disk = open(source(&folder.path("image")), &with("open sesame")).unwrap();
+    let size = disk.virtual_size();
+    let mut extents = Vec::new();
+    disk.extents(GuestOffset(100)..GuestOffset(size), &mut extents)
+        .unwrap();
+    assert_eq!(extents.len(), 1);
+    assert_eq!(extents[0].range, GuestOffset(100)..GuestOffset(size));
+    assert_eq!(extents[0].kind, ExtentKind::Data { host: None });
+    let past = GuestOffset(size - 1);
+    assert_eq!(
+        disk.read_at(&mut [0; 2], past).unwrap_err().kind(),
+        ErrorKind::Usage
+    );
+    let past = past..GuestOffset(size + 1);
+    assert!(disk.extents(past, &mut extents).is_err());
+}
+
+/// cryptsetup cannot map a volume without the kernel's help, but it encrypts files in place.
+#[test]
+fn opens_what_cryptsetup_encrypts() {
+    if Command::new("cryptsetup")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        eprintln!("skipped: there is no cryptsetup here");
+        return;
+    }
+    let argon2 = "--pbkdf-memory 64 --pbkdf-parallel 2 --pbkdf-force-iterations 4";
+    let variants = [
+        format!("--type luks2 --pbkdf argon2id {argon2}"),
+        format!(
+            "--type luks2 --pbkdf argon2i {argon2} --cipher aes-cbc-essiv:sha256 --key-size 256"
+        ),
+        format!("--type luks2 --pbkdf argon2id {argon2} --sector-size 4096 --hash sha512"),
+        "--type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --sector-size 2048 \
+         --cipher aes-xts-plain64 --key-size 256 --luks2-metadata-size 64k"
+            .to_owned(),
+    ];
+    for variant in variants {
+        let folder = Folder::new();
+        // The last part of the device makes room for the header.
+        let plain = random(256 << 10);
+        let file = std::fs::File::create(folder.path("image")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &plain, 0).unwrap();
+        file.set_len((256 << 10) + (32 << 20)).unwrap();
+        drop(file);
+        let mut args: Vec<_> = "reencrypt --encrypt --force-offline-reencrypt -q --key-file key \
+             --reduce-device-size 32M"
+            .split_whitespace()
+            .collect();
+        args.extend(variant.split_whitespace());
+        args.push("image");
+        folder
+            .run("cryptsetup", &args)
+            .unwrap_or_else(|e| panic!("{variant}: {e}"));
+
+        let image = source(&folder.path("image"));
+        let disk =
+            open(image.clone(), &with("open sesame")).unwrap_or_else(|e| panic!("{variant}: {e}"));
+        let mut bytes = vec![0; plain.len()];
+        disk.read_at(&mut bytes, GuestOffset::ZERO).unwrap();
+        assert!(bytes == plain, "{variant}");
+        let inspection = inspected(&image);
+        assert_eq!(inspection.virtual_size, Some(disk.virtual_size()));
+        assert_eq!(inspection.details["active_key_slots"], 1);
+        let rules: Vec<_> = inspection.findings.iter().map(|f| f.rule).collect();
+        assert_eq!(rules, ["encrypted"], "{variant}");
+        assert_eq!(
+            refusal(open(image, &with("shazam"))).to_string(),
+            "luks key slots: the passphrase opens no key slot"
+        );
+    }
+}
+
+#[test]
+fn a_volume_that_is_being_encrypted_anew_is_refused_by_name() {
+    if Command::new("cryptsetup")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        eprintln!("skipped: there is no cryptsetup here");
+        return;
+    }
+    let folder = Folder::new();
+    let file = std::fs::File::create(folder.path("image")).unwrap();
+    file.set_len(20 << 20).unwrap();
+    for step in [
+        "luksFormat --type luks2",
+        "reencrypt --init-only --force-offline-reencrypt",
+    ] {
+        let cheap = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000 -q --key-file key image";
+        let args: Vec<_> = step.split(' ').chain(cheap.split(' ')).collect();
+        folder
+            .run("cryptsetup", &args)
+            .unwrap_or_else(|e| panic!("{step}: {e}"));
+    }
+    let image = source(&folder.path("image"));
+    let inspection = inspected(&image);
+    assert_eq!(inspection.verdict(), Verdict::Safe);
+    let rules: Vec<_> = inspection.findings.iter().map(|f| f.rule).collect();
+    assert_eq!(rules, ["not_read", "encrypted"]);
+    let e = refusal(open(image, &with("open sesame")));
+    assert_eq!(e.kind(), ErrorKind::Unsupported);
+    assert!(e.to_string().contains("anew"), "{e}");
+}
