@@ -3,7 +3,6 @@
 //! Its values here, its grammar in `parse`.
 
 use super::parse;
-use crate::{Error, Format, Result};
 
 /// Extent lines read; 4096 of 2 GiB make 8 TiB.
 pub(super) const MAX_EXTENT_LINES: usize = 4096;
@@ -171,11 +170,12 @@ pub(super) fn is_text(b: u8) -> bool {
 
 impl Descriptor {
     /// Parses a descriptor whose every line is in order.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
+    #[cfg(test)]
+    pub(super) fn parse(bytes: &[u8]) -> crate::Result<Self> {
         let (descriptor, faults) = Self::read(bytes);
         match faults.into_iter().next() {
             None => Ok(descriptor),
-            Some(fault) => Err(Error::malformed(Format::Vmdk, "descriptor", fault.message)),
+            Some(fault) => Err(crate::Error::usage(fault.message)),
         }
     }
 

@@ -149,6 +149,35 @@ pub(super) fn read(
     })
 }
 
+/// Looks at whole grains, and inflates them where asked to; answers the bytes that each takes in
+/// the file, marker included.
+pub(super) fn verify(
+    source: &dyn Source,
+    grain_size: usize,
+    grains: &[Wanted],
+    inflates: bool,
+) -> Vec<Result<u64>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.window.len = 0;
+        let Scratch {
+            window,
+            grain: inflated,
+        } = scratch;
+        inflated.resize(grain_size, 0);
+        let mut one = |n: usize| {
+            let grain = &grains[n];
+            let packed = packed(source, grain_size, &grains[n..], window)?;
+            if inflates {
+                let fault = |e| malformed(grain.sector, e);
+                let len = inflate_zlib(packed, inflated).map_err(fault)?;
+                check_len(grain, len, grain.whole)?;
+            }
+            Ok((GRAIN_MARKER_LEN + packed.len()) as u64)
+        };
+        (0..grains.len()).map(&mut one).collect()
+    })
+}
+
 fn check_len(grain: &Wanted, len: usize, wanted: usize) -> Result<()> {
     if len < wanted {
         return Err(malformed(

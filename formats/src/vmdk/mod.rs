@@ -33,6 +33,7 @@
 //! Refused by name: delta links (a parent), raw devices, seSparse, extent names that leave the
 //! descriptor's folder.
 
+mod check;
 mod cowd;
 mod descriptor;
 mod grains;
@@ -47,6 +48,7 @@ mod sparse;
 mod tables;
 mod writer;
 
+pub use check::check;
 pub use inspect::Inspector;
 pub use options::{AdapterType, Subformat, WriteOptions};
 pub use reader::open;

@@ -73,8 +73,14 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Reads and judges header and descriptor; a parent is allowed.
+    /// Reads header and descriptor, which have to be in order; a parent is allowed.
     pub(super) fn read(source: &dyn Source, limits: &Limits) -> Result<Self> {
+        let (image, faults) = Self::look(source, limits)?;
+        faults.into_iter().next().map_or(Ok(image), Err)
+    }
+
+    /// Reads header and descriptor, and lists what is wrong with the latter.
+    pub(super) fn look(source: &dyn Source, limits: &Limits) -> Result<(Self, Vec<Error>)> {
         let head = read_up_to(source, HostOffset::ZERO, HEADER_LEN)?;
         let (header, text) = if head.starts_with(SPARSE_MAGIC) {
             let header = Header::parse(&head, "header", limits)?;
@@ -92,18 +98,17 @@ impl Image {
         } else {
             (None, split_text(source, &head)?)
         };
-        let image = Self {
-            header,
-            descriptor: Descriptor::parse(&text)?,
-        };
-        let faults = match &image.header {
+        let (descriptor, faults) = Descriptor::read(&text);
+        let image = Self { header, descriptor };
+        let grammar = faults
+            .into_iter()
+            .map(|fault| Error::malformed(Format::Vmdk, "descriptor", fault.message));
+        let rules = match &image.header {
             Some(header) if image.is_alone() => rules::embedded(header, &image.descriptor),
             header => rules::split(&image.descriptor, header.is_some()),
         };
-        match faults.into_iter().next() {
-            Some(fault) => Err(rules::error(fault)),
-            None => Ok(image),
-        }
+        let faults = grammar.chain(rules.into_iter().map(rules::error)).collect();
+        Ok((image, faults))
     }
 
     /// Whether the disk is the sparse extent in this file.
@@ -185,7 +190,7 @@ fn open_split(descriptor: &Descriptor, options: &OpenOptions) -> Result<Reader> 
 }
 
 /// What a hosted sparse extent is like, by its header or the footer that replaces it.
-pub(super) fn hosted(source: &dyn Source, header: Header, limits: &Limits) -> Result<Geometry> {
+fn hosted(source: &dyn Source, header: Header, limits: &Limits) -> Result<Geometry> {
     let header = header.with_footer(source, limits)?;
     Ok(header.geometry(header.directory_sector.unwrap_or(0)))
 }
@@ -194,7 +199,9 @@ pub(super) fn hosted(source: &dyn Source, header: Header, limits: &Limits) -> Re
 pub(super) enum ExtentFile {
     /// The disk as it is, from this byte.
     Flat(u64),
-    /// Grains.
+    /// Grains behind a hosted sparse header.
+    Hosted(Header),
+    /// Grains behind another header.
     Sparse(Geometry),
 }
 
@@ -215,7 +222,7 @@ pub(super) fn ask_extent(
     let malformed =
         |message| Error::malformed(Format::Vmdk, format!("extent file {name:?}"), message);
     let limits = &options.limits;
-    let geometry = match extent.kind {
+    let file = match extent.kind {
         ExtentType::Flat | ExtentType::Vmfs => {
             let start = extent.offset_sectors.checked_mul(SECTOR);
             let end = start.and_then(|start| start.checked_add(size));
@@ -230,29 +237,33 @@ pub(super) fn ask_extent(
                 ))),
             };
         }
-        ExtentType::SeSparse => sesparse::parse(source.as_ref(), limits)?,
+        ExtentType::SeSparse => ExtentFile::Sparse(sesparse::parse(source.as_ref(), limits)?),
         _ => {
             // Either name stands for either header, as ESX and its predecessors mixed them.
             let head = read_up_to(source.as_ref(), HostOffset::ZERO, HEADER_LEN)?;
             if head.starts_with(COWD_MAGIC)
                 || extent.kind == ExtentType::VmfsSparse && !head.starts_with(SPARSE_MAGIC)
             {
-                cowd::parse(&head, limits)?
+                ExtentFile::Sparse(cowd::parse(&head, limits)?)
             } else {
-                let header = Header::parse(&head, "extent header", limits)?;
-                hosted(source.as_ref(), header, limits)?
+                ExtentFile::Hosted(Header::parse(&head, "extent header", limits)?)
             }
         }
     };
+    let (capacity, grain_size) = match &file {
+        ExtentFile::Hosted(header) => (header.capacity(), header.grain_size()),
+        ExtentFile::Sparse(geometry) => (geometry.capacity, geometry.grain_size),
+        ExtentFile::Flat(_) => (size, 0),
+    };
     // Some writers round the header's capacity up to whole grains.
-    let more = geometry.capacity.checked_sub(size);
-    if more.is_none_or(|more| more >= geometry.grain_size) || extent.offset_sectors != 0 {
+    let more = capacity.checked_sub(size);
+    if more.is_none_or(|more| more >= grain_size) || extent.offset_sectors != 0 {
         return Err(malformed(format!(
-            "holds {} bytes, the descriptor wants {size} from sector {:#x}",
-            geometry.capacity, extent.offset_sectors
+            "holds {capacity} bytes, the descriptor wants {size} from sector {:#x}",
+            extent.offset_sectors
         )));
     }
-    Ok(Some((source, ExtentFile::Sparse(geometry))))
+    Ok(Some((source, file)))
 }
 
 /// A disk of one or more extents.
@@ -279,13 +290,16 @@ enum Body {
 
 impl Body {
     fn open(extent: &ExtentLine, options: &OpenOptions) -> Result<Self> {
-        Ok(match ask_extent(extent, options)? {
-            None => Self::Zero,
-            Some((source, ExtentFile::Flat(start))) => Self::Flat { source, start },
-            Some((source, ExtentFile::Sparse(geometry))) => {
-                Self::Sparse(SparseExtent::open(source, geometry, &options.limits)?)
-            }
-        })
+        let Some((source, file)) = ask_extent(extent, options)? else {
+            return Ok(Self::Zero);
+        };
+        let limits = &options.limits;
+        let geometry = match file {
+            ExtentFile::Flat(start) => return Ok(Self::Flat { source, start }),
+            ExtentFile::Hosted(header) => hosted(source.as_ref(), header, limits)?,
+            ExtentFile::Sparse(geometry) => geometry,
+        };
+        Ok(Self::Sparse(SparseExtent::open(source, geometry, limits)?))
     }
 }
 

@@ -1,6 +1,7 @@
 //! vmdk against qemu-img, the corpus, and hostile changes of both.
 
 mod chain;
+mod check;
 mod sesparse;
 mod write;
 

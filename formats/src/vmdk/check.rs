@@ -1,0 +1,631 @@
+//! Checks directories, tables and grains against each other and the file.
+//!
+//! Every structure takes a run of sectors; two runs must not share any. Runs that continue each
+//! other are kept as one, so an image written in order is a handful of them, and an image of
+//! another kind is gone through in several walks, each for a part of the file: memory is
+//! bounded by [`MAX_RUNS`], time by the tables that are really there.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::descriptor::Descriptor;
+use super::grains::{self, Wanted};
+use super::layout::{Header, SECTOR, STREAM_END};
+use super::reader::{ExtentFile, Image, ask_extent, ask_parent};
+use super::rules;
+use super::tables::{Geometry, Grain, place_of};
+use crate::check::Check;
+use crate::copy::Progress;
+use crate::{Error, ErrorKind, Format, HostOffset, Limits, OpenOptions, Result, Source};
+
+/// Runs kept at once, at 16 bytes each.
+const MAX_RUNS: usize = 4 << 20;
+/// Compressed grains read by one thread before it asks for more.
+const GRAINS_AT_ONCE: usize = 16;
+
+/// Checks the image in `source`: its descriptor, the extent files and the parent that the
+/// resolver grants, and all tables and compressed grains.
+///
+/// # Errors
+/// As [`crate::check::check`]; `Refused` when extent files are not granted.
+pub fn check(
+    source: &Arc<dyn Source>,
+    options: &OpenOptions,
+    progress: &Progress,
+) -> Result<Check> {
+    let (image, faults) = Image::look(source.as_ref(), &options.limits)?;
+    let mut check = Check::default();
+    for fault in &faults {
+        check.error(fault);
+    }
+    let mut files = Vec::new();
+    match &image.header {
+        Some(header) if image.is_alone() => {
+            match Extent::hosted(source.clone(), header, String::new(), &options.limits) {
+                Ok(extent) => files.push(extent),
+                Err(e) => check.error(&e),
+            }
+        }
+        // What is at fault may name what it should not.
+        _ if !faults.is_empty() => {}
+        _ => files = extents(&image.descriptor, options, &mut check)?,
+    }
+    progress.start(files.iter().map(|extent| extent.source.len()).sum());
+    let mut base = 0;
+    for extent in &files {
+        extent.check(&mut check, base, options, progress)?;
+        base += extent.source.len();
+        progress.reached(base);
+    }
+    parent(&image.descriptor, options, &mut check)?;
+    Ok(check)
+}
+
+/// The sparse extent files a descriptor names.
+fn extents(
+    descriptor: &Descriptor,
+    options: &OpenOptions,
+    check: &mut Check,
+) -> Result<Vec<Extent>> {
+    let mut all = Vec::new();
+    for line in descriptor.extents.iter().filter(|line| line.sectors > 0) {
+        let (source, file) = match ask_extent(line, options) {
+            Ok(Some(granted)) => granted,
+            Ok(None) => continue,
+            Err(e) if e.kind() == ErrorKind::Malformed => {
+                check.error(&e);
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        let name = line.name.as_deref().unwrap_or("");
+        let place = format!("extent file {name:?}, ");
+        match file {
+            ExtentFile::Flat(start) => {
+                // Nothing to contradict: it is as long as it says.
+                check.end_offset = check.end_offset.max(start + line.sectors * SECTOR);
+            }
+            ExtentFile::Hosted(header) => {
+                match Extent::hosted(source, &header, place, &options.limits) {
+                    Ok(extent) => all.push(extent),
+                    Err(e) => check.error(&e),
+                }
+            }
+            ExtentFile::Sparse(geometry) => {
+                let directory = geometry.tables() * geometry.entry_len();
+                all.push(Extent {
+                    fixed: vec![
+                        0..1,
+                        sectors_of(geometry.directory_sector * SECTOR, directory),
+                    ],
+                    source,
+                    geometry,
+                    place,
+                    copy_sector: None,
+                    grains_from: None,
+                });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Holds a granted parent to what its child says of it.
+fn parent(descriptor: &Descriptor, options: &OpenOptions, check: &mut Check) -> Result<()> {
+    let parent = match rules::parent(descriptor) {
+        Ok(Some(parent)) => parent,
+        Ok(None) => return Ok(()),
+        Err(e) => {
+            check.error(&e);
+            return Ok(());
+        }
+    };
+    let granted = match ask_parent(&parent, options) {
+        Ok(granted) => granted,
+        Err(e) if e.kind() == ErrorKind::Refused => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let is_right = Image::read(granted.source.as_ref(), &options.limits)
+        .and_then(|image| parent.check(image.descriptor.cid));
+    match is_right {
+        Err(e) if e.kind() == ErrorKind::Io => Err(e),
+        Err(e) => {
+            check.error(&e);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Whole sectors of `len` bytes at `at`.
+fn sectors_of(at: u64, len: u64) -> Range<u64> {
+    at / SECTOR..at.saturating_add(len).div_ceil(SECTOR)
+}
+
+/// A sparse extent to be checked.
+struct Extent {
+    source: Arc<dyn Source>,
+    geometry: Geometry,
+    /// What is put before places.
+    place: String,
+    /// Sectors of what is neither table nor grain.
+    fixed: Vec<Range<u64>>,
+    /// The redundant grain directory.
+    copy_sector: Option<u64>,
+    /// The sector from which on everything should be grains, where that is known.
+    grains_from: Option<u64>,
+}
+
+impl Extent {
+    /// A hosted sparse extent; its footer is held to its header.
+    fn hosted(
+        source: Arc<dyn Source>,
+        header: &Header,
+        place: String,
+        limits: &Limits,
+    ) -> Result<Self> {
+        let is_stream = header.directory_sector.is_none();
+        let header = header.clone().with_footer(source.as_ref(), limits)?;
+        let directory_sector = header.directory_sector.unwrap_or(0);
+        let geometry = header.geometry(directory_sector);
+        let directory = geometry.tables() * geometry.entry_len();
+        let mut fixed = vec![
+            0..1,
+            sectors_of(directory_sector.saturating_mul(SECTOR), directory),
+        ];
+        if let Some((start, len)) = header.descriptor("header")? {
+            fixed.push(sectors_of(start, len));
+        }
+        if is_stream {
+            fixed.push(sectors_of(
+                source.len().saturating_sub(STREAM_END),
+                STREAM_END,
+            ));
+        }
+        // Some writers name one directory twice.
+        let copy_sector = Some(header.redundant_directory_sector)
+            .filter(|&copy| header.has_redundant_directory() && copy != 0)
+            .filter(|&copy| copy != directory_sector);
+        if let Some(copy) = copy_sector {
+            fixed.push(sectors_of(copy.saturating_mul(SECTOR), directory));
+        }
+        Ok(Self {
+            grains_from: (!header.is_compressed()).then_some(header.overhead_sectors),
+            source,
+            geometry,
+            place,
+            fixed,
+            copy_sector,
+        })
+    }
+
+    fn corruption(&self, check: &mut Check, place: &str, message: impl Into<String>) {
+        check.corruption(format!("{}{place}", self.place), message);
+    }
+
+    fn error(&self, check: &mut Check, error: &Error) {
+        self.corruption(check, error.place(), error.message());
+    }
+
+    /// Reads a grain directory.
+    fn directory(&self, place: &'static str, sector: u64, limits: &Limits) -> Result<Box<[u64]>> {
+        let count = self.geometry.tables();
+        let bytes = limits.table(Format::Vmdk, place, count.saturating_mul(8))?;
+        let source = self.source.as_ref();
+        self.geometry.read_entries(source, place, sector, bytes / 8)
+    }
+
+    /// The tables that lie inside the file and apart: number and sector, by number.
+    fn tables(&self, directory: &[u64], place: &'static str, check: &mut Check) -> Vec<(u64, u64)> {
+        let mut tables = Vec::new();
+        for (n, &entry) in (0..).zip(directory) {
+            let bytes = self.geometry.entries_of(n) as u64 * self.geometry.entry_len();
+            let sector = self.geometry.table_sector(entry).and_then(|sector| {
+                let inside = |sector| place_of(self.source.as_ref(), place, sector, bytes);
+                sector.map(inside).transpose()?;
+                Ok(sector)
+            });
+            match sector {
+                Ok(Some(sector)) => tables.push((n, sector)),
+                Ok(None) => {}
+                Err(e) => {
+                    let message = format!("entry {n}: {}", e.message());
+                    self.corruption(check, place, message);
+                }
+            }
+        }
+        // Walked once each, however often they are named.
+        tables.sort_unstable_by_key(|&(n, sector)| (sector, n));
+        let len = self.geometry.table_len().div_ceil(SECTOR);
+        let mut free = 0;
+        tables.retain(|&(n, sector)| {
+            let is_apart = sector >= free;
+            if is_apart {
+                free = sector + len;
+            } else {
+                let message = format!("table {n} at sector {sector:#x} overlaps another");
+                self.corruption(check, place, message);
+            }
+            is_apart
+        });
+        tables.sort_unstable();
+        tables
+    }
+
+    fn check(
+        &self,
+        check: &mut Check,
+        base: u64,
+        options: &OpenOptions,
+        progress: &Progress,
+    ) -> Result<()> {
+        check.total_units += self.geometry.grains();
+        let first = self.geometry.directory_sector;
+        let directory = match self.directory("grain directory", first, &options.limits) {
+            Err(e) if e.kind() == ErrorKind::Malformed => {
+                self.error(check, &e);
+                return Ok(());
+            }
+            directory => directory?,
+        };
+        let tables = self.tables(&directory, "grain directory", check);
+        drop(directory);
+        let copies = self.copies(check, &options.limits)?;
+        let walk = Walk {
+            extent: self,
+            tables: &tables,
+            copies: &copies,
+            base,
+            progress,
+        };
+        // Parts of the file still to be walked for.
+        let mut parts = vec![0..u64::MAX];
+        let mut is_first = true;
+        while let Some(part) = parts.pop() {
+            let mut runs = Runs::new(part.clone());
+            walk.walk(&mut runs, is_first.then_some(&mut *check))?;
+            is_first = false;
+            match runs.finish() {
+                Ok(runs) => self.judge(&runs, part == (0..u64::MAX), check),
+                Err(middle) => parts.extend([middle..part.end, part.start..middle]),
+            }
+        }
+        Ok(())
+    }
+
+    /// The tables of the redundant directory, by number.
+    fn copies(&self, check: &mut Check, limits: &Limits) -> Result<Vec<(u64, u64)>> {
+        let Some(sector) = self.copy_sector else {
+            return Ok(Vec::new());
+        };
+        match self.directory("redundant grain directory", sector, limits) {
+            Ok(directory) => Ok(self.tables(&directory, "redundant grain directory", check)),
+            Err(e) if e.kind() == ErrorKind::Malformed => {
+                self.error(check, &e);
+                Ok(Vec::new())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Tells overlaps, and what nothing refers to.
+    fn judge(&self, runs: &Sorted, is_whole: bool, check: &mut Check) {
+        for twice in &runs.overlaps {
+            let place = format!("sector {:#x}", twice.start);
+            let count = twice.end - twice.start;
+            let message = format!("{count} sectors from here on belong to two structures");
+            self.corruption(check, &place, message);
+        }
+        check.corruptions += runs.more_overlaps;
+        let Some(from) = self.grains_from.filter(|_| is_whole) else {
+            return;
+        };
+        let grain = self.geometry.grain_size / SECTOR;
+        let end = self.source.len() / SECTOR;
+        let mut at = from;
+        for run in runs.runs.iter().cloned().chain([end..end]) {
+            // Less than a grain is what alignment leaves.
+            if run.start >= at + grain {
+                let bytes = (run.start - at) * SECTOR;
+                let place = format!("{}sector {at:#x}", self.place);
+                check.leak(
+                    bytes,
+                    place,
+                    format!("{bytes} bytes from here on are no grain"),
+                );
+            }
+            at = at.max(run.end);
+        }
+    }
+}
+
+/// Goes through all tables of an extent.
+struct Walk<'a> {
+    extent: &'a Extent,
+    tables: &'a [(u64, u64)],
+    copies: &'a [(u64, u64)],
+    /// Bytes of the files before this one.
+    base: u64,
+    progress: &'a Progress,
+}
+
+impl Walk<'_> {
+    /// Collects the runs of all structures; tells what is wrong with them where `check` is given,
+    /// as it is once.
+    fn walk(&self, runs: &mut Runs, mut check: Option<&mut Check>) -> Result<()> {
+        let extent = self.extent;
+        let geometry = &extent.geometry;
+        let source = extent.source.as_ref();
+        for fixed in &extent.fixed {
+            runs.push(fixed.clone());
+        }
+        let table_sectors = |n: u64| geometry.entries_of(n) as u64 * geometry.entry_len();
+        for &(n, sector) in self.tables.iter().chain(self.copies) {
+            runs.push(sectors_of(sector * SECTOR, table_sectors(n)));
+        }
+        let mut copies = self.copies.iter().peekable();
+        let mut hole = 0..0;
+        let mut previous = None;
+        for (done, &(n, sector)) in (0u64..).zip(self.tables) {
+            if self.progress.is_cancelled() {
+                return Err(Error::cancelled());
+            }
+            while copies.next_if(|copy| copy.0 < n).is_some() {}
+            let copy = copies.next_if(|copy| copy.0 == n).map(|copy| copy.1);
+            let bytes = table_sectors(n);
+            if is_hole(source, &mut hole, sector * SECTOR, bytes)?
+                && copy.is_none_or(|copy| {
+                    is_hole(source, &mut (0..0), copy * SECTOR, bytes).unwrap_or(false)
+                })
+            {
+                continue;
+            }
+            let count = geometry.entries_of(n);
+            let entries = geometry.read_entries(source, "grain table", sector, count)?;
+            if let Some(check) = check.as_deref_mut() {
+                self.compare(n, &entries, copy, check)?;
+            }
+            self.grains(n, &entries, runs, &mut previous, check.as_deref_mut())?;
+            let way = u128::from(source.len()) * u128::from(done) / self.tables.len() as u128;
+            self.progress.reached(self.base + way as u64);
+        }
+        Ok(())
+    }
+
+    /// Holds the redundant copy of table `n` to it.
+    fn compare(&self, n: u64, entries: &[u64], copy: Option<u64>, check: &mut Check) -> Result<()> {
+        let extent = self.extent;
+        let Some(sector) = copy else {
+            if extent.copy_sector.is_some() && !self.copies.is_empty() {
+                let message = format!("has no table {n}, which the first one has");
+                extent.corruption(check, "redundant grain directory", message);
+            }
+            return Ok(());
+        };
+        let source = extent.source.as_ref();
+        let place = "redundant grain table";
+        let copy = extent
+            .geometry
+            .read_entries(source, place, sector, entries.len())?;
+        let differ = entries.iter().zip(&copy).filter(|(a, b)| a != b).count();
+        if differ > 0 {
+            let message = format!(
+                "table {n} at sector {sector:#x} differs from the first in {differ} entries"
+            );
+            extent.corruption(check, place, message);
+        }
+        Ok(())
+    }
+
+    /// The grains of table `n`.
+    fn grains(
+        &self,
+        n: u64,
+        entries: &[u64],
+        runs: &mut Runs,
+        previous: &mut Option<u64>,
+        mut check: Option<&mut Check>,
+    ) -> Result<()> {
+        let extent = self.extent;
+        let geometry = &extent.geometry;
+        let first = n * u64::from(geometry.table_entries);
+        let mut packed = Vec::new();
+        for (grain, &entry) in (first..).zip(entries) {
+            let start = grain * geometry.grain_size;
+            let whole = geometry.grain_size.min(geometry.capacity - start);
+            let sector = match geometry.grain(entry) {
+                Ok(Grain::Absent | Grain::Zeroed) => continue,
+                Ok(Grain::At(sector)) => sector,
+                Err(e) => {
+                    if let Some(check) = check.as_deref_mut() {
+                        let message = format!("grain {grain}: {}", e.message());
+                        extent.corruption(check, e.place(), message);
+                    }
+                    continue;
+                }
+            };
+            if let Some(check) = check.as_deref_mut() {
+                check.allocated_units += 1;
+                check.compressed_units += u64::from(geometry.is_compressed);
+                let follows = match *previous {
+                    _ if grain == first && n == 0 => true,
+                    None => true,
+                    Some(last) if geometry.is_compressed => sector > last,
+                    Some(last) => sector == last + geometry.grain_size / SECTOR,
+                };
+                check.fragmented_units += u64::from(!follows);
+            }
+            *previous = Some(sector);
+            if geometry.is_compressed {
+                packed.push(Wanted {
+                    sector,
+                    lba: start / SECTOR,
+                    skip: 0,
+                    whole: whole as usize,
+                    part: 0..whole as usize,
+                });
+                continue;
+            }
+            match place_of(extent.source.as_ref(), "grain", sector, whole) {
+                Ok(at) => {
+                    runs.push(sectors_of(at.0, whole));
+                    if let Some(check) = check.as_deref_mut() {
+                        check.end_offset = check.end_offset.max(at.0 + whole);
+                    }
+                }
+                Err(e) => {
+                    if let Some(check) = check.as_deref_mut() {
+                        let message = format!("grain {grain} {}", e.message());
+                        extent.corruption(check, "grain table", message);
+                    }
+                }
+            }
+        }
+        self.packed(&packed, runs, check)
+    }
+
+    /// Compressed grains: each has to be for its place and to inflate.
+    fn packed(&self, grains: &[Wanted], runs: &mut Runs, check: Option<&mut Check>) -> Result<()> {
+        let extent = self.extent;
+        let source = extent.source.as_ref();
+        let grain_size = extent.geometry.grain_size as usize;
+        let inflates = check.is_some();
+        let lens: Vec<_> = grains
+            .par_chunks(GRAINS_AT_ONCE)
+            .flat_map_iter(|some| grains::verify(source, grain_size, some, inflates))
+            .collect();
+        let mut check = check;
+        for (grain, len) in grains.iter().zip(lens) {
+            match len {
+                Ok(len) => {
+                    runs.push(sectors_of(grain.sector * SECTOR, len));
+                    if let Some(check) = check.as_deref_mut() {
+                        check.end_offset = check.end_offset.max(grain.sector * SECTOR + len);
+                    }
+                }
+                Err(e) if e.kind() != ErrorKind::Malformed => return Err(e),
+                Err(e) => {
+                    if let Some(check) = check.as_deref_mut() {
+                        extent.error(check, &e);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the file has only a hole in `len` bytes at `at`; `hole` remembers the last one.
+fn is_hole(source: &dyn Source, hole: &mut Range<u64>, at: u64, len: u64) -> Result<bool> {
+    if !(hole.start <= at && at + len <= hole.end) {
+        let data = source.next_data(HostOffset(at))?;
+        *hole = at..data.map_or(source.len(), |data| data.start.0);
+    }
+    Ok(at + len <= hole.end)
+}
+
+/// Runs of sectors that begin in one part of a file.
+struct Runs {
+    part: Range<u64>,
+    runs: Vec<Range<u64>>,
+    overlaps: Vec<Range<u64>>,
+    more_overlaps: u64,
+    is_too_many: bool,
+}
+
+/// What [`Runs`] come to: ascending, apart, and what was in two of them.
+struct Sorted {
+    runs: Vec<Range<u64>>,
+    overlaps: Vec<Range<u64>>,
+    more_overlaps: u64,
+}
+
+impl Runs {
+    fn new(part: Range<u64>) -> Self {
+        Self {
+            part,
+            runs: Vec::new(),
+            overlaps: Vec::new(),
+            more_overlaps: 0,
+            is_too_many: false,
+        }
+    }
+
+    fn push(&mut self, run: Range<u64>) {
+        if run.is_empty() || !self.part.contains(&run.start) || self.is_too_many {
+            return;
+        }
+        match self.runs.last_mut() {
+            Some(last) if last.end == run.start => last.end = run.end,
+            _ => self.runs.push(run),
+        }
+        if self.runs.len() >= MAX_RUNS {
+            self.merge();
+            self.is_too_many = self.runs.len() > MAX_RUNS / 4 * 3;
+        }
+    }
+
+    /// Sorts, joins what touches, and notes what overlaps.
+    fn merge(&mut self) {
+        self.runs.sort_unstable_by_key(|run| run.start);
+        let mut merged: Vec<Range<u64>> = Vec::new();
+        for run in self.runs.drain(..) {
+            match merged.last_mut() {
+                Some(last) if run.start <= last.end => {
+                    if run.start < last.end {
+                        if self.overlaps.len() < crate::check::MAX_PROBLEMS {
+                            self.overlaps.push(run.start..run.end.min(last.end));
+                        } else {
+                            self.more_overlaps += 1;
+                        }
+                    }
+                    last.end = last.end.max(run.end);
+                }
+                _ => merged.push(run),
+            }
+        }
+        self.runs = merged;
+    }
+
+    /// The runs in order, or, where they were too many, the sector to cut their part of the
+    /// file at.
+    fn finish(mut self) -> std::result::Result<Sorted, u64> {
+        self.merge();
+        if self.is_too_many {
+            return Err(self.runs[self.runs.len() / 2].start);
+        }
+        Ok(Sorted {
+            runs: self.runs,
+            overlaps: self.overlaps,
+            more_overlaps: self.more_overlaps,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_tell_what_is_used_twice() {
+        let mut runs = Runs::new(0..1000);
+        for run in [10..20, 20..30, 0..5, 25..27, 500..600, 599..700, 2000..3000] {
+            runs.push(run);
+        }
+        let sorted = runs.finish().ok().unwrap();
+        assert_eq!(sorted.runs, [0..5, 10..30, 500..700]);
+        assert_eq!(sorted.overlaps, [25..27, 599..600]);
+    }
+
+    #[test]
+    fn too_many_runs_are_cut_in_two() {
+        let mut runs = Runs::new(0..u64::MAX);
+        for n in 0..MAX_RUNS as u64 + 5 {
+            runs.push(n * 10..n * 10 + 1);
+        }
+        let middle = runs.finish().err().unwrap();
+        assert_eq!(middle, MAX_RUNS as u64 / 2 * 10);
+    }
+}
