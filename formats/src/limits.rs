@@ -13,6 +13,9 @@ pub struct Limits {
     pub cache: u64,
     /// Largest output of a decompressed wrapper (`.gz`, `.xz`, …).
     pub max_inflated: u64,
+    /// Bytes of a wrapper's content that inspection decompresses: what is longer is judged by
+    /// its beginning, and wholly when it is converted.
+    pub max_look: u64,
     /// Largest ratio of decompressed to compressed bytes of a wrapper, once the output is
     /// larger than [`Limits::RATIO_FREE`].
     pub max_ratio: u64,
@@ -48,13 +51,15 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// 64 TiB of disk (the largest VHDX), 64 MiB a table, 32 MiB of cache, 1 TiB decompressed.
+    /// 64 TiB of disk (the largest VHDX), 64 MiB a table, 32 MiB of cache, 1 TiB decompressed,
+    /// 256 MiB of that looked at by inspection.
     fn default() -> Self {
         Self {
             max_virtual_size: 64 << 40,
             max_table: 64 << 20,
             cache: 32 << 20,
             max_inflated: 1 << 40,
+            max_look: 256 << 20,
             max_ratio: 2000,
         }
     }

@@ -72,6 +72,8 @@ formats! {
     Ova = "ova",
     /// An OVF descriptor alone.
     Ovf = "ovf",
+    /// A vagrant box: a tar archive of a machine's disks.
+    Vagrant = "box",
     /// A container image archive.
     Docker = "docker",
     /// A tar archive with neither.
@@ -163,9 +165,9 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
         Format::Vhd => vhd::open(source, options),
         Format::Vhdx => vhdx::open(source, options),
         Format::Vdi => vdi::open(source, options),
-        Format::Ova | Format::Ovf | Format::Docker | Format::Tar => Err(Error::usage(format!(
-            "{format} is a container: open one of its members"
-        ))),
+        Format::Ova | Format::Ovf | Format::Vagrant | Format::Docker | Format::Tar => Err(
+            Error::usage(format!("{format} is a container: open one of its members")),
+        ),
         Format::Luks => luks::open(source, options),
         Format::Qcow1 => qcow1::open(source, options),
         Format::Parallels => parallels::open(source, options),

@@ -1,11 +1,11 @@
-//! From any file to the one disk in it: the wrapper inflated, the archive's member chosen.
+//! From an examined file to the one disk in it: the archive's member chosen.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use formats::container::{Compression, Context, Ova, inflate_into};
-use formats::inspect::Inspection;
+use formats::container::{Context, Ova, OvaDisk};
+use formats::inspect::{Inspection, inspect};
 use formats::{Disk, Error, Format, OpenOptions, Result, Source};
 
 /// Which disk of an archive.
@@ -25,8 +25,9 @@ pub struct Opened {
     pub format: Format,
 }
 
-/// Opens the disk in `source`, as `found` by inspection. What must be inflated first goes to
-/// `scratch`, an empty file nobody else sees.
+/// Opens the disk in `source`, as `found` by inspection; both come from
+/// [`examine`](formats::container::examine), so nothing is compressed around it any more. What
+/// must be inflated inside goes to `scratch`, an empty file nobody else sees.
 ///
 /// # Errors
 /// As [`formats::open`]; `Unsupported` for an archive of anything but disks, `Refused` when one
@@ -42,69 +43,64 @@ pub fn open(
         scratch,
         ..Context::new(&options.limits)
     };
-    match found.format {
+    let package = match found.format {
         Format::Tar | Format::Docker => {
             let what = "is an archive without a disk image";
             return Err(Error::unsupported(found.format, "", what));
         }
-        Format::Ovf => {
-            let what = "is a descriptor without its disk images";
-            return Err(Error::unsupported(found.format, "", what));
-        }
-        _ => {}
-    }
-    let source = match found.compression.and_then(Compression::from_name) {
-        None => source,
-        Some(compression) => {
-            let file = scratch().map_err(|e| Error::io("making a scratch file", e))?;
-            let inflated: Arc<dyn Source> =
-                Arc::new(inflate_into(&source, compression, file, &cx)?);
-            inflated
+        Format::Ova | Format::Vagrant => Ova::open(source)?,
+        Format::Ovf => Ova::open_descriptor(source.as_ref(), options.resolver.as_ref())?,
+        format => {
+            let options = OpenOptions {
+                format: Some(format),
+                ..options.clone()
+            };
+            let disk = formats::open(source, &options)?;
+            return Ok(Opened { disk, format });
         }
     };
-    if found.format != Format::Ova {
-        let options = OpenOptions {
-            format: Some(found.format),
-            ..options.clone()
-        };
-        return Ok(Opened {
-            disk: formats::open(source, &options)?,
-            format: found.format,
-        });
+    let index = choose(found.format, package.disks(), selector)?;
+    let format = match found.disks.get(index) {
+        Some(disk) => disk.format,
+        // Beside a descriptor nobody has looked at the disks yet.
+        None => judged(&package, index, &cx)?,
+    };
+    let disk = package.open_disk(index, &cx)?;
+    Ok(Opened { disk, format })
+}
+
+/// The format of a disk of a package, which must be safe.
+fn judged(package: &Ova, index: usize, cx: &Context<'_>) -> Result<Format> {
+    let file = package.disk_file(index, cx)?;
+    let found = inspect(file.as_ref(), cx.limits)?;
+    match found.unsafe_finding() {
+        Some(finding) => Err(Error::refused(
+            found.format,
+            finding.place.clone(),
+            finding.message.clone(),
+        )),
+        None => Ok(found.format),
     }
-    let index = choose(found, selector)?;
-    let disk = Ova::open(source)?.open_disk(index, &cx)?;
-    Ok(Opened {
-        disk,
-        format: found.disks[index].format,
-    })
 }
 
 /// The index of the chosen disk.
-fn choose(found: &Inspection, selector: &Selector) -> Result<usize> {
+fn choose(format: Format, disks: &[OvaDisk], selector: &Selector) -> Result<usize> {
     let names = || {
-        let names: Vec<_> = found.disks.iter().map(|d| d.name.as_str()).collect();
+        let names: Vec<_> = disks.iter().map(|d| d.name.as_str()).collect();
         names.join(", ")
     };
     match selector {
-        _ if found.disks.is_empty() => {
-            Err(Error::refused(Format::Ova, "disks", "it holds no disk"))
-        }
-        Selector::Only if found.disks.len() == 1 => Ok(0),
+        _ if disks.is_empty() => Err(Error::refused(format, "disks", "it holds no disk")),
+        Selector::Only if disks.len() == 1 => Ok(0),
         Selector::Only => Err(Error::refused(
-            Format::Ova,
+            format,
             "disks",
-            format!(
-                "it holds {} disks, choose one: {}",
-                found.disks.len(),
-                names()
-            ),
+            format!("it holds {} disks, choose one: {}", disks.len(), names()),
         )),
-        Selector::Named(name) => found
-            .disks
+        Selector::Named(name) => disks
             .iter()
             .position(|d| d.name == *name || d.id == *name)
-            .or_else(|| name.parse().ok().filter(|n| *n < found.disks.len()))
+            .or_else(|| name.parse().ok().filter(|n| *n < disks.len()))
             .ok_or_else(|| {
                 Error::usage(format!(
                     "the archive holds no disk {name:?}; it holds {}",

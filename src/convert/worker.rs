@@ -79,7 +79,7 @@ fn work(request: &str) -> Result<u64, Error> {
         ..Limits::default()
     };
     let source: Arc<dyn Source> = Arc::new(FileSource::new(input)?);
-    let found = container::describe(&source, &limits)?;
+    let (found, source) = container::examine(&source, &container::Context::new(&limits))?;
     if let Some(finding) = found.unsafe_finding() {
         return Err(Error::Image(finding.message.clone()));
     }

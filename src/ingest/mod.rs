@@ -25,7 +25,7 @@ pub use import::{ImportRequest, import};
 pub use intake::{Received, digest};
 pub use lease::LEASE_SECONDS;
 pub use staging::Staging;
-pub(crate) use upload::describe;
+pub(crate) use upload::{Look, describe};
 pub use upload::{stage, upload};
 
 /// Image bytes on their way in or out.

@@ -137,7 +137,7 @@ impl Upload {
         if self.container != "bare"
             && let Some(source) = staged
         {
-            inspection = describe(&self.svc, source).await?;
+            inspection = describe(&self.svc, source, Look::Beginning).await?;
         }
         let virtual_size = verdict::judge(
             &inspection,
@@ -294,14 +294,28 @@ pub(super) async fn begin(tx: &mut Tx, id: &ImageId, event: Event) -> Result<Ima
     Ok(images::change(tx, id, image.status, |image| image.status = next).await?)
 }
 
-/// Judges a whole file, archives and all; what must be inflated for it goes to the staging area.
+/// How much of a compressed image is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Look {
+    /// Its beginning, where it is stored as it came.
+    Beginning,
+    /// All of it: a footer may tell what it is, and what it becomes depends on that.
+    Whole,
+}
+
+/// Judges a file, archives and all; what must be inflated for it goes to the staging area. `look`
+/// bounds how much of a compressed image is.
 pub(crate) async fn describe(
     svc: &Arc<Service>,
     source: Arc<dyn Source>,
+    look: Look,
 ) -> Result<Inspection, Error> {
     let svc = svc.clone();
     tokio::task::spawn_blocking(move || {
-        let limits = svc.limits();
+        let mut limits = svc.limits();
+        if look == Look::Whole {
+            limits.max_look = u64::MAX;
+        }
         let scratch = || svc.staging.scratch();
         let context = Context {
             scratch: &scratch,

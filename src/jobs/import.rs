@@ -16,7 +16,7 @@ use crate::catalog::{self, Tx, images, jobs, locations, staged, tasks};
 use crate::convert::{self, Plan};
 use crate::domain::{Event, Hashes, Image, ImageId, Location, Status, TaskStatus, Timestamp};
 use crate::ingest::lease::{Kept, Lease};
-use crate::ingest::{self, Staging};
+use crate::ingest::{self, Look, Staging};
 use crate::service::Service;
 use crate::stores::{self, Store};
 
@@ -97,7 +97,11 @@ impl ImportJob {
         let file = std::fs::File::open(&path)
             .map_err(|e| Failure::Transient(format!("opening staged data: {e}")))?;
         let source = FileSource::new(file).map_err(|e| Failure::Transient(chain(&e)))?;
-        let inspection = ingest::describe(svc, Arc::new(source))
+        let look = match svc.config.import.target() {
+            Some(_) => Look::Whole,
+            None => Look::Beginning,
+        };
+        let inspection = ingest::describe(svc, Arc::new(source), look)
             .await
             .map_err(transient)?;
         let plan = convert::decide(image, &inspection, &svc.config).map_err(Failure::Final)?;
@@ -125,7 +129,7 @@ impl ImportJob {
         let file = std::fs::File::open(output)
             .map_err(|e| Failure::Transient(format!("opening the output: {e}")))?;
         let source = FileSource::new(file).map_err(|e| Failure::Transient(chain(&e)))?;
-        let written = ingest::describe(svc, Arc::new(source))
+        let written = ingest::describe(svc, Arc::new(source), Look::Whole)
             .await
             .map_err(transient)?;
         let is_raw = target == formats::Format::Raw;

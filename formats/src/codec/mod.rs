@@ -2,7 +2,9 @@
 //! streams of any length.
 
 pub mod deflate;
+mod frames;
 pub mod stream;
 pub mod unit;
+mod xz;
 mod zip;
 pub mod zstd;

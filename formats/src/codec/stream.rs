@@ -93,6 +93,24 @@ impl Compression {
         }
     }
 
+    /// Bytes that `source` says it holds, where it says so; a promise, told by a few reads.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn declared_len(self, source: &Arc<dyn Source>) -> Result<Option<u64>> {
+        match self {
+            Self::Xz => super::xz::declared_len(source.as_ref()),
+            Self::Zstd => super::frames::declared_len(source.as_ref()),
+            Self::Zip => match zip::find(source) {
+                Ok(file) => Ok(Some(file.size())),
+                Err(e) if e.kind() == ErrorKind::Io => Err(e),
+                Err(_) => Ok(None),
+            },
+            // The length at the end of a gzip member is a remainder, and of the last one only.
+            Self::Gzip | Self::Bzip2 => Ok(None),
+        }
+    }
+
     /// Starts undoing the compression of `source`.
     ///
     /// # Errors

@@ -234,6 +234,11 @@ impl File {
         }
     }
 
+    /// Bytes of the file, as the directory says.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// The compressed bytes.
     pub(super) fn body(&self, source: Arc<dyn Source>) -> Result<Slice> {
         Slice::new(source, HostOffset(self.data_at), self.compressed)

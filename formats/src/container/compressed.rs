@@ -2,7 +2,8 @@
 //!
 //! The output is bounded before it begins: by [`Limits::max_inflated`], and by
 //! [`Limits::max_ratio`] times the compressed length once that is more than
-//! [`Limits::RATIO_FREE`].
+//! [`Limits::RATIO_FREE`]. Inspection alone is content with much less: [`Limits::max_look`] of
+//! an image, and of an archive, whose members may lie anywhere, [`archive_output`].
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use super::{Context, blank, describe_plain, ovf, tar};
 use crate::bytes::is_zero;
 use crate::codec::stream::{Compression, Reader};
+use crate::copy::Progress;
 use crate::inspect::{Finding, Inspection, Severity, Stream, inspect};
 use crate::{Error, ErrorKind, FileSource, Format, Limits, Result, Source};
 
@@ -35,6 +37,17 @@ pub fn max_output(compressed: u64, limits: &Limits) -> u64 {
         .saturating_mul(limits.max_ratio)
         .max(Limits::RATIO_FREE)
         .min(limits.max_inflated)
+}
+
+/// Bytes that may come out of a compressed archive to be inspected: in proportion to what went
+/// in, so that time is, and enough for small archives with large holes.
+fn archive_output(compressed: u64, limits: &Limits) -> u64 {
+    const RATIO: u64 = 64;
+    const FREE: u64 = 16;
+    compressed
+        .saturating_mul(RATIO)
+        .max(limits.max_look.saturating_mul(FREE))
+        .min(max_output(compressed, limits))
 }
 
 /// A reader that counts, reports and stops where it must.
@@ -106,6 +119,55 @@ pub(super) fn describe(
     Ok(inspection)
 }
 
+/// Inflates `source` and judges what it held; where that fails, the fault is the finding.
+pub(super) fn examine(
+    source: &Arc<dyn Source>,
+    compression: Compression,
+    cx: &Context<'_>,
+) -> Result<(Inspection, Arc<dyn Source>)> {
+    let (mut inspection, held) = match inflate_whole(source, compression, cx) {
+        Ok(held) => {
+            let mut inspection = describe_plain(&held, cx)?;
+            let details = &mut inspection.details;
+            details.insert("uncompressed_size".into(), held.len().into());
+            (inspection, held)
+        }
+        Err(found) => {
+            let mut inspection = blank(Format::Raw, "bare", 0);
+            inspection.findings.push(found?);
+            (inspection, source.clone())
+        }
+    };
+    inspection.compression = Some(compression.name());
+    inspection.file_size = source.len();
+    inspection.sort_findings();
+    Ok((inspection, held))
+}
+
+/// What `source` holds, or the finding why it does not come out.
+fn inflate_whole(
+    source: &Arc<dyn Source>,
+    compression: Compression,
+    cx: &Context<'_>,
+) -> Result<Arc<dyn Source>, Result<Finding>> {
+    let run = || {
+        let mut inflater = Inflater::new(source, compression, cx)?;
+        let mut head = vec![0; CHUNK];
+        let len = inflater.next(&mut head)?;
+        head.truncate(len);
+        if let Some(inner) = Compression::detect(&head) {
+            return Ok(Err(nested(compression, inner)));
+        }
+        let held = inflater.spill(&head, scratch_file(cx)?)?;
+        Ok(Ok(held))
+    };
+    match run() {
+        Ok(Ok(held)) => Ok(Arc::new(held)),
+        Ok(Err(nested)) => Err(Ok(nested)),
+        Err(e) => Err(finding(e)),
+    }
+}
+
 /// The stream's fault as a finding; other errors stay errors.
 fn finding(e: Error) -> Result<Finding> {
     let rule = match e.kind() {
@@ -151,11 +213,17 @@ fn look_inside(
     }
     if inside == Inside::Any && (tar::is_tar(head) || ovf::is_ovf(head)) {
         // Archives are read by position.
-        return describe_plain(&inflate_to_scratch(source, compression, cx)?, cx);
+        inflater.max_output = archive_output(source.len(), cx.limits);
+        let scratch: Arc<dyn Source> = Arc::new(inflater.spill(head, scratch_file(cx)?)?);
+        return describe_plain(&scratch, cx);
     }
+    let most = cx.limits.max_look;
     let mut stream = Stream::default();
     let broken = loop {
         stream.feed(&buf[..len]);
+        if inflater.output > most {
+            return look_at_beginning(source, compression, stream, cx);
+        }
         len = match inflater.next(&mut buf) {
             Ok(0) => break None,
             Ok(len) => len,
@@ -183,13 +251,52 @@ fn look_inside(
     Ok(inspection)
 }
 
+/// Judges by the beginning, which `stream` has seen, what is too long to be seen whole.
+fn look_at_beginning(
+    source: &Arc<dyn Source>,
+    compression: Compression,
+    stream: Stream,
+    cx: &Context<'_>,
+) -> Result<Inspection> {
+    let seen = stream.seen();
+    let said = compression.declared_len(source)?;
+    let mut inspection = stream.finish_early(said, cx.limits)?;
+    let most = max_output(source.len(), cx.limits);
+    match said {
+        Some(said) if said > most => inspection.findings.push(finding(Error::stream(
+            ErrorKind::Limit,
+            compression.name(),
+            format!(
+                "says that its {} bytes become {said}, allowed {most}",
+                source.len()
+            ),
+        ))?),
+        Some(said) => {
+            let details = &mut inspection.details;
+            details.insert("uncompressed_size".into(), said.into());
+        }
+        None => {}
+    }
+    inspection.findings.push(Finding {
+        rule: "seen_partly",
+        severity: Severity::Note,
+        place: compression.name().to_owned(),
+        message: format!("only the first {seen} bytes of what it holds were decompressed"),
+    });
+    Ok(inspection)
+}
+
+fn scratch_file(cx: &Context<'_>) -> Result<File> {
+    (cx.scratch)().map_err(|e| Error::io("making a scratch file", e))
+}
+
 /// Inflates `source` into a scratch file.
 pub(super) fn inflate_to_scratch(
     source: &Arc<dyn Source>,
     compression: Compression,
     cx: &Context<'_>,
 ) -> Result<Arc<dyn Source>> {
-    let file = (cx.scratch)().map_err(|e| Error::io("making a scratch file", e))?;
+    let file = scratch_file(cx)?;
     Ok(Arc::new(inflate_into(source, compression, file, cx)?))
 }
 
@@ -204,37 +311,49 @@ pub fn inflate_into(
     file: File,
     cx: &Context<'_>,
 ) -> Result<FileSource> {
-    let mut inflater = Inflater::new(source, compression, cx)?;
-    let mut buf = vec![0; CHUNK];
-    let mut at = 0;
-    loop {
-        let len = inflater.next(&mut buf)?;
-        let chunk = &buf[..len];
-        if at == 0
-            && let Some(inner) = Compression::detect(chunk)
-        {
-            let message = nested(compression, inner).message;
-            return Err(Error::stream(
-                ErrorKind::Refused,
-                compression.name(),
-                message,
-            ));
+    Inflater::new(source, compression, cx)?.spill(&[], file)
+}
+
+impl Inflater<'_> {
+    /// Writes `begun`, which is the output so far, and all that follows to `file`.
+    fn spill(&mut self, begun: &[u8], file: File) -> Result<FileSource> {
+        let mut buf = vec![0; CHUNK];
+        let mut at = 0;
+        let mut put = |chunk: &[u8], progress: &Progress| {
+            write_data(&file, chunk, at).map_err(|e| {
+                let len = chunk.len();
+                Error::io(
+                    format!("writing {len} bytes at {at} of the scratch file"),
+                    e,
+                )
+            })?;
+            progress.wrote(chunk.len() as u64);
+            at += chunk.len() as u64;
+            Ok(at)
+        };
+        let mut end = put(begun, &self.cx.progress)?;
+        loop {
+            let len = self.next(&mut buf)?;
+            let chunk = &buf[..len];
+            if end == 0
+                && let Some(inner) = Compression::detect(chunk)
+            {
+                let message = nested(self.compression, inner).message;
+                return Err(Error::stream(
+                    ErrorKind::Refused,
+                    self.compression.name(),
+                    message,
+                ));
+            }
+            if len == 0 {
+                break;
+            }
+            end = put(chunk, &self.cx.progress)?;
         }
-        if len == 0 {
-            break;
-        }
-        write_data(&file, chunk, at).map_err(|e| {
-            Error::io(
-                format!("writing {len} bytes at {at} of the scratch file"),
-                e,
-            )
-        })?;
-        cx.progress.wrote(len as u64);
-        at += len as u64;
+        file.set_len(end)
+            .map_err(|e| Error::io(format!("setting the length to {end}"), e))?;
+        FileSource::new(file)
     }
-    file.set_len(at)
-        .map_err(|e| Error::io(format!("setting the length to {at}"), e))?;
-    FileSource::new(file)
 }
 
 /// Writes the blocks of `chunk` that hold more than zeros, neighbours together.

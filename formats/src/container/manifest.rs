@@ -5,7 +5,7 @@
 //!  SHA256(appliance-disk1.vmdk)= 9c04…
 //! ```
 //! DSP0243 2.1.1, section 6.3. It guards against accidents: whoever changes a file can change its
-//! line, unless the manifest is signed, and signatures are not checked here.
+//! line, unless the manifest is signed by somebody who is trusted.
 
 use std::collections::BTreeMap;
 
@@ -39,6 +39,29 @@ impl Algorithm {
         (Self::Sha384, "SHA384", 48),
         (Self::Sha512, "SHA512", 64),
     ];
+
+    /// The digest of `bytes`.
+    pub(super) fn digest(self, bytes: &[u8]) -> Vec<u8> {
+        let mut hasher = self.hasher();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// What stands before a digest that is signed (RFC 8017, section 9.2, note 1).
+    pub(super) const fn digest_info(self) -> &'static [u8] {
+        match self {
+            Self::Sha1 => b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
+            Self::Sha256 => {
+                b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
+            }
+            Self::Sha384 => {
+                b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30"
+            }
+            Self::Sha512 => {
+                b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40"
+            }
+        }
+    }
 
     fn hasher(self) -> Hasher {
         match self {
@@ -116,25 +139,29 @@ fn lines_to(bytes: &[u8], at: usize) -> usize {
 }
 
 fn parse_line(line: &str) -> Option<Entry> {
-    // A file's name may hold parentheses and equals signs, a digest neither.
-    let (left, digest) = line.rsplit_once('=')?;
-    let (name, algorithm) = {
-        let (algorithm, name) = left.trim_end().strip_suffix(')')?.split_once('(')?;
-        (name, algorithm.trim())
-    };
-    let digest = parse_hex(digest.trim())?;
+    let entry = parse_signature(line)?;
     let known = Algorithm::ALL
         .iter()
-        .find(|(_, known, _)| known.eq_ignore_ascii_case(&algorithm.replace('-', "")));
-    if let Some((_, _, len)) = known
-        && digest.len() != *len
-    {
-        return None;
+        .find(|(a, ..)| Some(*a) == entry.algorithm);
+    match known {
+        Some((_, _, len)) if entry.digest.len() != *len => None,
+        _ => Some(entry),
     }
+}
+
+/// A line of the same form, whose hexadecimal digits may be a signature as well as a digest.
+pub(super) fn parse_signature(line: &str) -> Option<Entry> {
+    // A file's name may hold parentheses and equals signs, a digest neither.
+    let (left, digest) = line.rsplit_once('=')?;
+    let (algorithm, name) = left.trim_end().strip_suffix(')')?.split_once('(')?;
+    let algorithm = algorithm.trim().replace('-', "");
+    let known = Algorithm::ALL
+        .iter()
+        .find(|(_, known, _)| known.eq_ignore_ascii_case(&algorithm));
     Some(Entry {
         name: name.to_owned(),
         algorithm: known.map(|(algorithm, ..)| *algorithm),
-        digest,
+        digest: parse_hex(digest.trim())?,
     })
 }
 

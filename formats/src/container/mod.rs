@@ -4,8 +4,8 @@
 //!  any file ──► compressed? ── inflated as a stream ──► inspectors
 //!     │              └── an archive inside ──► scratch file ──┐
 //!     ├──► tar? ◄─────────────────────────────────────────────┘
-//!     │      ├── with a descriptor: OVA, each disk inspected in its place
-//!     │      └── docker, or a tar of anything
+//!     │      ├── with a descriptor or a vagrant box: each disk inspected in its place
+//!     │      └── docker: images and layers listed; or a tar of anything
 //!     ├──► descriptor alone: OVF
 //!     └──► inspectors
 //! ```
@@ -14,6 +14,7 @@
 //! [`Limits`]. Compression inside compression is refused.
 
 pub mod compressed;
+mod docker;
 pub mod manifest;
 pub mod ova;
 pub mod ovf;
@@ -65,7 +66,8 @@ impl<'a> Context<'a> {
 
 /// Judges any file: what it is, what is in it, and whether that is safe.
 ///
-/// Plain images cost a few MiB of reads, compressed ones and archives with a manifest one pass.
+/// Plain images cost a few MiB of reads, compressed ones the decompression of
+/// [`Limits::max_look`] at most, archives with a manifest one pass.
 ///
 /// # Errors
 /// `Io` only. What is wrong with the file is a finding, not an error.
@@ -84,13 +86,39 @@ pub fn describe_with(source: &Arc<dyn Source>, cx: &Context<'_>) -> Result<Inspe
     };
     // A disk's mark may stand at the end of what begins as a compressed file.
     let bare = inspect::inspect(source.as_ref(), cx.limits)?;
-    // Where that is an Apple image, what begins there is its first chunk, and no wrapper.
-    if bare.format == Format::Dmg && bare.verdict() == inspect::Verdict::Safe {
+    if is_whole_dmg(&bare) {
         return Ok(bare);
     }
     let mut inspection = compressed::describe(source, compression, compressed::Inside::Any, cx)?;
     find_polyglot(&mut inspection, compression.name(), &bare);
     Ok(inspection)
+}
+
+/// [`describe_with`], and the file it is of: `source`, or what that holds once it is wholly
+/// decompressed, within [`Limits::max_inflated`]. For whoever goes on to read the disk.
+///
+/// # Errors
+/// Those of [`describe_with`].
+pub fn examine(
+    source: &Arc<dyn Source>,
+    cx: &Context<'_>,
+) -> Result<(Inspection, Arc<dyn Source>)> {
+    let head = read_up_to(source.as_ref(), HostOffset::ZERO, HEAD)?;
+    let Some(compression) = Compression::detect(&head) else {
+        return Ok((describe_plain(source, cx)?, source.clone()));
+    };
+    let bare = inspect::inspect(source.as_ref(), cx.limits)?;
+    if is_whole_dmg(&bare) {
+        return Ok((bare, source.clone()));
+    }
+    let (mut inspection, held) = compressed::examine(source, compression, cx)?;
+    find_polyglot(&mut inspection, compression.name(), &bare);
+    Ok((inspection, held))
+}
+
+/// An Apple image that is one: what begins like a compressed file is its first chunk.
+fn is_whole_dmg(bare: &Inspection) -> bool {
+    bare.format == Format::Dmg && bare.verdict() == inspect::Verdict::Safe
 }
 
 /// [`describe`] for what is not compressed.
@@ -158,11 +186,14 @@ fn describe_archive(source: &Arc<dyn Source>, cx: &Context<'_>) -> Result<Inspec
         let mut members = listing.members.iter();
         members.any(|m| m.name.strip_prefix("./").unwrap_or(&m.name) == name)
     };
-    if listing.members.iter().any(ova::is_descriptor) {
+    if listing.members.iter().any(ova::is_descriptor) || ova::is_box(source, &listing)? {
         return ova::describe(source, listing, cx);
     }
     let is_docker = has("manifest.json") || has("index.json") || has("oci-layout");
-    let mut inspection = if is_docker || has("repositories") {
+    if is_docker {
+        return docker::describe(source, listing);
+    }
+    let mut inspection = if has("repositories") {
         blank(Format::Docker, "docker", source.len())
     } else {
         blank(Format::Tar, "bare", source.len())
@@ -194,7 +225,7 @@ fn describe_archive(source: &Arc<dyn Source>, cx: &Context<'_>) -> Result<Inspec
             "file".into(),
             "is a tar archive without an OVF descriptor: as a disk it boots nothing".into(),
         );
-    } else if !is_docker {
+    } else {
         find(
             "docker_manifest",
             Severity::Unsafe,

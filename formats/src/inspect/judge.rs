@@ -41,6 +41,12 @@ pub struct MemberDisk {
     pub compression: Option<&'static str>,
     /// Bytes the guest sees.
     pub virtual_size: Option<u64>,
+    /// Bytes the guest sees, as the descriptor says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
+    /// What it hangs on, as the descriptor says: `scsi (lsilogic) 0:1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<String>,
     /// Bytes of the member.
     pub file_size: u64,
     /// Its format-specific facts.

@@ -16,6 +16,9 @@ pub(crate) const HEAD: usize = 512 << 10;
 /// have gone by after a span when its inspector asks for the next.
 pub(super) const TAIL: usize = 64 << 10;
 
+/// Stands for a length that is not known: nothing lies beyond it.
+const UNKNOWN_LEN: u64 = 1 << 62;
+
 /// Inspects an image while its bytes pass by.
 pub struct Stream {
     runs: Vec<Run>,
@@ -140,6 +143,46 @@ impl Stream {
             .any(|run| run.inspector.format() == format && matches!(run.state, State::Done(None)))
     }
 
+    /// Judges by what was seen of a longer file, of `len` bytes where that is known. What would
+    /// decide and was not seen makes the image unsafe; a disk that is its own bytes is none the
+    /// worse for it, but marks at its end (a footer, a trailer) may yet say that it is another
+    /// format.
+    ///
+    /// # Errors
+    /// None today; the signature is that of [`finish`](Self::finish).
+    pub fn finish_early(mut self, len: Option<u64>, limits: &Limits) -> Result<Inspection> {
+        let mut found = Vec::new();
+        let seen = self.seen;
+        for run in &mut self.runs {
+            let is_sure = run.go_on(&self.head, seen, len.unwrap_or(UNKNOWN_LEN));
+            // As if the file ended here: that tells formats, and little else.
+            let Some(mut facts) = run.finish(&self.head, &self.tail, seen, None)? else {
+                continue;
+            };
+            if !is_sure {
+                facts.findings.clear();
+                facts.virtual_size = None;
+                if !matches!(facts.format, Format::Gpt | Format::Iso) {
+                    facts.find(
+                        "not_judged",
+                        Severity::Unsafe,
+                        format!("byte {seen}"),
+                        "what decides lies behind it, and no more is decompressed to inspect a \
+                         file: decompress it first",
+                    );
+                }
+            }
+            found.push(facts);
+        }
+        let is_sized = found.iter().any(|f| f.virtual_size.is_some());
+        let mut inspection = judge(found, len.unwrap_or(seen), limits);
+        let is_own_bytes = matches!(inspection.format, Format::Raw | Format::Iso);
+        if is_own_bytes && !is_sized && len.is_none() {
+            inspection.virtual_size = None;
+        }
+        Ok(inspection)
+    }
+
     /// Ends the stream and judges. `staged` is the image itself, where it can be read back.
     ///
     /// # Errors
@@ -202,6 +245,31 @@ impl Run {
             let next = self.inspector.regions(&regions);
             self.take(next, head, seen);
         }
+    }
+
+    /// Hands over regions for as long as what is wanted has gone by, or is but the length of the
+    /// file, `len`; answers whether that was all.
+    fn go_on(&mut self, head: &[u8], seen: u64, len: u64) -> bool {
+        while let State::Waiting(captures) = &self.state {
+            let has_gone_by = |c: &Capture| match c.span {
+                Span::Tail(len) => len == 0,
+                Span::At { .. } => !c.lost && c.end().is_some_and(|end| end <= seen),
+            };
+            if !captures.iter().all(has_gone_by) {
+                return false;
+            }
+            let regions: Vec<_> = captures
+                .iter()
+                .map(|c| Region {
+                    at: place(c.span, len).0,
+                    bytes: &c.bytes,
+                    file_len: Some(len),
+                })
+                .collect();
+            let next = self.inspector.regions(&regions);
+            self.take(next, head, seen);
+        }
+        true
     }
 
     fn finish(

@@ -263,14 +263,14 @@ fn open_input(
     args: &Args,
     path: &Path,
     out: &mut Out,
-    progress: &Progress,
+    progress: &Arc<Progress>,
 ) -> anyhow::Result<(Arc<dyn Disk>, Format)> {
     let file: FileSource = match path.as_os_str() == DASH {
         true => spool::stdin(out.dir(), progress)?,
         false => input::open(path)?,
     };
     out.check_differs(file.file())?;
-    open_disk(args, Arc::new(file), out.dir()).with_context(|| path.display().to_string())
+    open_disk(args, Arc::new(file), out.dir(), progress).with_context(|| path.display().to_string())
 }
 
 /// Where the output goes.

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::bail;
+use formats::container::{Context, examine};
+use formats::copy::Progress;
 use formats::inspect::{Finding, Inspection, Verdict};
 use formats::{Disk, Format, OpenOptions, Source};
 
@@ -34,10 +36,11 @@ pub(super) fn open_disk(
     args: &Args,
     source: Arc<dyn Source>,
     scratch_dir: &Path,
+    progress: &Arc<Progress>,
 ) -> anyhow::Result<(Arc<dyn Disk>, Format)> {
     let options = OpenOptions::default();
-    let found = input::judge(&source, &options.limits)?;
     if args.format == Some(Format::Raw) {
+        let found = input::judge(&source, &options.limits)?;
         // Said by whoever asks, never guessed: the bytes are then just bytes, and safe.
         if found.format != Format::Raw || found.compression.is_some() {
             output::talk(format_args!(
@@ -51,15 +54,21 @@ pub(super) fn open_disk(
         };
         return Ok((formats::open(source, &options)?, Format::Raw));
     }
+    let scratch = || tempfile::tempfile_in(scratch_dir).map_err(without_path);
+    let context = Context {
+        scratch: &scratch,
+        progress: progress.clone(),
+        ..Context::new(&options.limits)
+    };
+    let (found, source) = examine(&source, &context)?;
     check(args.format, &found)?;
     let selector = match &args.disk {
-        Some(_) if found.format != Format::Ova => {
+        Some(_) if !matches!(found.format, Format::Ova | Format::Ovf | Format::Vagrant) => {
             bail!("--disk chooses among the disks of an archive: this is none")
         }
         Some(name) => Selector::Named(name.clone()),
         None => Selector::Only,
     };
-    let scratch = || tempfile::tempfile_in(scratch_dir).map_err(without_path);
     let opened = crate::convert::open(source, &found, &selector, &options, &scratch)?;
     Ok((opened.disk, opened.format))
 }

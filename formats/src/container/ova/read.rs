@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde_json::Map;
+
 use super::name::{has_suffix, is_plain, percent_decoded, shown};
 use super::{Ova, OvaDisk};
 use crate::codec::stream::{self, Compression};
 use crate::container::ovf::{self, Envelope};
-use crate::container::tar::{Kind, Listing, Member};
+use crate::container::tar::{Kind, Listing, Member, Problem};
 use crate::container::{manifest, push_finding};
 use crate::inspect::{Finding, Severity};
+use crate::resolve::{Granted, Resolver, Wanted};
 use crate::source::read_up_to;
-use crate::{HostOffset, Result, Slice, Source};
+use crate::{Format, HostOffset, Result, Slice, Source};
 
 /// Whether a member says it is a descriptor.
 pub(in crate::container) fn is_descriptor(member: &Member) -> bool {
@@ -47,7 +50,7 @@ pub(in crate::container) fn parse_descriptor(bytes: &[u8]) -> Result<Envelope, F
 }
 
 impl Ova {
-    fn find(
+    pub(super) fn find(
         &mut self,
         rule: &'static str,
         severity: Severity,
@@ -63,22 +66,47 @@ impl Ova {
         push_finding(&mut self.findings, finding);
     }
 
-    /// Reads everything but the disks.
-    pub(super) fn read(source: Arc<dyn Source>, listing: Listing) -> Result<Self> {
-        let mut ova = Self {
-            source,
+    pub(super) fn empty(format: Format) -> Self {
+        Self {
+            format,
             files: HashMap::new(),
             envelope: Envelope::default(),
+            details: Map::new(),
             disks: Vec::new(),
             manifest: None,
             findings: Vec::new(),
-        };
-        if let Some(problem) = &listing.problem {
-            let place = format!("byte {}", problem.at);
-            let message = problem.message.clone();
-            ova.find(problem.rule, Severity::Unsafe, place, message);
         }
-        let names = ova.take_members(listing.members);
+    }
+
+    /// Reads a descriptor whose files `resolver` grants.
+    pub(super) fn read_files(source: &dyn Source, resolver: &dyn Resolver) -> Result<Self> {
+        let mut ova = Self::empty(Format::Ovf);
+        let len = usize::try_from(source.len().min(ovf::MAX_LEN + 1)).unwrap_or(0);
+        ova.take_descriptor(&read_up_to(source, HostOffset::ZERO, len)?);
+        let wanted: Vec<_> = ova
+            .envelope
+            .disks_in_order()
+            .filter(|disk| disk.parent_ref.is_none())
+            .filter_map(|disk| ova.envelope.file_of(disk))
+            .filter(|file| file.chunk_size.is_none() && is_plain(&file.href))
+            .map(|file| percent_decoded(&file.href).unwrap_or_else(|| file.href.clone()))
+            .filter(|name| is_plain(name))
+            .collect();
+        for name in wanted {
+            if !ova.files.contains_key(&name) {
+                let granted = resolver.resolve(Format::Ovf, Wanted::Extent, &name)?;
+                ova.files.insert(name, granted);
+            }
+        }
+        ova.take_disks()?;
+        Ok(ova)
+    }
+
+    /// Reads everything but the disks.
+    pub(super) fn read(source: &Arc<dyn Source>, listing: Listing) -> Result<Self> {
+        let mut ova = Self::empty(Format::Ova);
+        ova.take_problem(listing.problem.as_ref());
+        let names = ova.take_members(source, listing.members)?;
         let is = |suffix| move |name: &&String| has_suffix(name, suffix);
         let descriptors: Vec<_> = names.iter().filter(is(".ovf")).collect();
         let descriptor = match descriptors.as_slice() {
@@ -114,24 +142,36 @@ impl Ova {
             let message = "has more than one manifest";
             ova.find("ova_two_manifests", Severity::Unsafe, "archive", message);
         }
-        if names.iter().any(|name| has_suffix(name, ".cert")) {
-            ova.find(
-                "ova_signature",
-                Severity::Note,
-                "archive",
-                "is signed; the signature is not checked",
-            );
-        }
-        ova.read_descriptor(descriptor)?;
+        let descriptor_bytes = ova.read_member(descriptor, ovf::MAX_LEN + 1)?;
+        ova.take_descriptor(&descriptor_bytes);
         ova.take_disks()?;
+        let certificates: Vec<_> = names.iter().filter(is(".cert")).collect();
+        if certificates.len() > 1 {
+            let message = "has more than one certificate";
+            ova.find("ova_two_certificates", Severity::Unsafe, "archive", message);
+        }
         if let Some(manifest) = manifest {
             ova.read_manifest(manifest, descriptor)?;
+        }
+        if let Some(certificate) = certificates.first() {
+            ova.check_signature(certificate, manifest)?;
         }
         Ok(ova)
     }
 
+    pub(super) fn take_problem(&mut self, problem: Option<&Problem>) {
+        if let Some(problem) = problem {
+            let place = format!("byte {}", problem.at);
+            self.find(problem.rule, Severity::Unsafe, place, &*problem.message);
+        }
+    }
+
     /// Keeps the regular files; answers with their names in the archive's order.
-    fn take_members(&mut self, members: Vec<Member>) -> Vec<String> {
+    fn take_members(
+        &mut self,
+        source: &Arc<dyn Source>,
+        members: Vec<Member>,
+    ) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for mut member in members {
             let place = format!("member {}", shown(&member.name));
@@ -160,23 +200,26 @@ impl Ova {
                 }
             }
             names.push(member.name.clone());
-            if self.files.insert(member.name.clone(), member).is_some() {
+            let slice = Slice::new(source.clone(), member.at, member.len)?;
+            let file = Granted::alone(Arc::new(slice));
+            if self.files.insert(member.name, file).is_some() {
                 let message = "the name stands in the archive twice";
                 self.find("ova_duplicate_member", Severity::Unsafe, place, message);
             }
         }
-        names
+        Ok(names)
     }
 
-    fn read_member(&self, name: &str, max: u64) -> Result<Vec<u8>> {
+    pub(super) fn read_member(&self, name: &str, max: u64) -> Result<Vec<u8>> {
         let member = self.member(name)?;
         let len = usize::try_from(member.len().min(max)).unwrap_or(0);
-        read_up_to(&member, HostOffset::ZERO, len)
+        read_up_to(member.as_ref(), HostOffset::ZERO, len)
     }
 
-    fn read_descriptor(&mut self, name: &str) -> Result<()> {
-        match parse_descriptor(&self.read_member(name, ovf::MAX_LEN + 1)?) {
+    pub(super) fn take_descriptor(&mut self, bytes: &[u8]) {
+        match parse_descriptor(bytes) {
             Ok(mut envelope) => {
+                self.details = envelope.details();
                 for finding in std::mem::take(&mut envelope.findings) {
                     push_finding(&mut self.findings, finding);
                 }
@@ -184,19 +227,18 @@ impl Ova {
             }
             Err(finding) => push_finding(&mut self.findings, finding),
         }
-        Ok(())
     }
 
     /// The member a reference names, spelled as it is or percent-encoded.
-    fn member_of(&self, file: &ovf::File) -> Option<&Member> {
-        self.files.get(&file.href).or_else(|| {
+    fn member_of(&self, file: &ovf::File) -> Option<(&String, &Granted)> {
+        self.files.get_key_value(&file.href).or_else(|| {
             let name = percent_decoded(&file.href)?;
-            self.files.get(&name).filter(|_| is_plain(&name))
+            self.files.get_key_value(&name).filter(|_| is_plain(&name))
         })
     }
 
     /// Looks up the descriptor's files and disks among the members.
-    fn take_disks(&mut self) -> Result<()> {
+    pub(super) fn take_disks(&mut self) -> Result<()> {
         let envelope = std::mem::take(&mut self.envelope);
         for file in &envelope.files {
             if let Some(finding) = external_reference(file) {
@@ -214,11 +256,15 @@ impl Ova {
                     let message = format!("the file {} is not in the archive", shown(&file.href));
                     self.find("ova_missing_file", Severity::Warning, "descriptor", message);
                 }
-                Some(member) if file.size.is_some_and(|s| s != 0 && s != member.len) => {
+                Some((_, member))
+                    if file
+                        .size
+                        .is_some_and(|s| s != 0 && s != member.source.len()) =>
+                {
                     let message = format!(
                         "the file {} has {} bytes, the descriptor says {}",
                         shown(&file.href),
-                        member.len,
+                        member.source.len(),
                         file.size.unwrap_or(0)
                     );
                     self.find("ova_file_size", Severity::Warning, "descriptor", message);
@@ -246,7 +292,11 @@ impl Ova {
             return Ok(());
         };
         let file = envelope.file_of(disk);
-        let Some((file, member)) = file.and_then(|f| Some((f, self.member_of(f)?.clone()))) else {
+        let found = file.and_then(|file| {
+            let (name, member) = self.member_of(file)?;
+            Some((file, name.clone(), member.source.clone()))
+        });
+        let Some((file, name, member)) = found else {
             let (rule, message) = match file {
                 Some(file) if file.chunk_size.is_some() => (
                     "ova_chunked",
@@ -264,8 +314,7 @@ impl Ova {
             self.find(rule, Severity::Unsafe, place, message);
             return Ok(());
         };
-        let slice = Slice::new(self.source.clone(), member.at, member.len)?;
-        let head = read_up_to(&slice, HostOffset::ZERO, stream::HEAD)?;
+        let head = read_up_to(member.as_ref(), HostOffset::ZERO, stream::HEAD)?;
         let compression = Compression::detect(&head);
         if let Some(claim) = &file.compression
             && compression.map(Compression::name) != Some(claim)
@@ -278,14 +327,14 @@ impl Ova {
             self.find("ova_compression", Severity::Warning, place, message);
         }
         self.disks.push(OvaDisk {
-            name: member.name.clone(),
+            name,
             id: disk.id.clone(),
             capacity: disk.capacity,
             populated_size: disk.populated_size,
             format: disk.format.clone(),
+            controller: envelope.controller_of(disk),
             compression,
-            file_size: member.len,
-            at: member.at,
+            file_size: member.len(),
         });
         Ok(())
     }

@@ -87,6 +87,8 @@ pub struct Disk {
     pub format: Option<String>,
     /// The disk it is a difference to.
     pub parent_ref: Option<String>,
+    /// The kind of its controller, where oVirt says it here.
+    pub interface: Option<String>,
 }
 
 /// A virtual system.
@@ -168,6 +170,10 @@ pub struct Hardware {
     pub parent: Option<String>,
     /// How many; memory in bytes.
     pub virtual_quantity: Option<u64>,
+    /// Its place on the controller.
+    pub address_on_parent: Option<String>,
+    /// Its number among controllers of its kind.
+    pub address: Option<String>,
     /// What it is backed by: `ovf:/disk/…`, `ovf:/file/…`.
     pub host_resources: Vec<String>,
 }
@@ -180,6 +186,35 @@ impl Hardware {
             let path = resource.strip_prefix("ovf:").unwrap_or(resource);
             path.trim_start_matches('/').strip_prefix("disk/")
         })
+    }
+
+    /// Everything it may name a disk by: ids; the ids of files; oVirt's bare names of files; the
+    /// item's own id, which is the disk's where Xen wrote it.
+    fn disk_names(&self) -> impl Iterator<Item = &str> {
+        let files = self.host_resources.iter().map(|resource| {
+            let path = resource.strip_prefix("ovf:").unwrap_or(resource);
+            let path = path.trim_start_matches('/');
+            path.strip_prefix("file/").unwrap_or(path)
+        });
+        let own = self.instance_id.as_deref();
+        let own = own.filter(|_| self.resource_type == Some(resource_type::DISK));
+        self.disk_ids().chain(files).chain(own)
+    }
+
+    /// The bus of a controller, in the word of its trade.
+    fn bus(&self) -> Option<&'static str> {
+        let model = self.resource_sub_type.as_deref().unwrap_or_default();
+        let model = model.to_ascii_lowercase();
+        let is = |word| model.contains(word);
+        match self.resource_type? {
+            resource_type::IDE => Some("ide"),
+            resource_type::SCSI => Some("scsi"),
+            _ if is("nvme") => Some("nvme"),
+            _ if is("ahci") || is("sata") => Some("sata"),
+            _ if is("virtio") => Some("virtio"),
+            resource_type::OTHER_STORAGE => Some("sata"),
+            _ => None,
+        }
     }
 }
 
@@ -196,18 +231,16 @@ impl Envelope {
     pub fn disks_in_order(&self) -> impl Iterator<Item = &Disk> {
         let mut order: Vec<usize> = Vec::with_capacity(self.disks.len());
         let mut taken = vec![false; self.disks.len()];
-        let index: std::collections::HashMap<&str, usize> = self
-            .disks
-            .iter()
-            .enumerate()
-            .rev()
-            .map(|(n, disk)| (disk.id.as_str(), n))
-            .collect();
+        // The first of several wins, and an id before a file.
+        let numbered = || self.disks.iter().enumerate().rev();
+        let files = numbered().filter_map(|(n, disk)| Some((disk.file_ref.as_deref()?, n)));
+        let ids = numbered().map(|(n, disk)| (disk.id.as_str(), n));
+        let index: std::collections::HashMap<&str, usize> = files.chain(ids).collect();
         let listed = self
             .systems
             .iter()
             .flat_map(|system| &system.hardware)
-            .flat_map(Hardware::disk_ids)
+            .flat_map(Hardware::disk_names)
             .filter_map(|id| index.get(id).copied());
         for n in listed.chain(0..self.disks.len()) {
             if !std::mem::replace(&mut taken[n], true) {
@@ -215,6 +248,28 @@ impl Envelope {
             }
         }
         order.into_iter().map(|n| &self.disks[n])
+    }
+
+    /// What a disk hangs on: `scsi (lsilogic) 0:1`, which is bus, model, number of the
+    /// controller and place on it, as far as they are told.
+    pub(super) fn controller_of(&self, disk: &Disk) -> Option<String> {
+        let is_named = |name: &str| name == disk.id || disk.file_ref.as_deref() == Some(name);
+        let found = self.systems.iter().find_map(|system| {
+            let mut items = system.hardware.iter();
+            let item = items.find(|item| item.disk_names().any(is_named))?;
+            let id = item.parent.as_deref()?;
+            let mut items = system.hardware.iter();
+            let parent = items.find(|item| item.instance_id.as_deref() == Some(id))?;
+            let mut text = parent.bus()?.to_owned();
+            if let Some(model) = &parent.resource_sub_type {
+                text += &format!(" ({model})");
+            }
+            if let Some(unit) = &item.address_on_parent {
+                text += &format!(" {}:{unit}", parent.address.as_deref().unwrap_or("0"));
+            }
+            Some(text)
+        });
+        found.or_else(|| disk.interface.as_deref().map(str::to_ascii_lowercase))
     }
 
     /// What is worth telling of the first system, for people and scripts.
@@ -255,6 +310,7 @@ impl Envelope {
                 "file": self.file_of(disk).map(|file| &file.href),
                 "capacity": disk.capacity,
                 "format": disk.format,
+                "controller": self.controller_of(disk),
             })
         };
         self.disks_in_order().map(disk).collect()

@@ -125,6 +125,7 @@ impl Envelope {
             file_ref: text("fileRef"),
             format: text("format"),
             parent_ref: text("parentRef"),
+            interface: text("disk-interface"),
             id,
         };
         self.disks.push(disk);
@@ -132,6 +133,10 @@ impl Envelope {
 
     fn capacity(&mut self, element: &Element, id: &str) -> Option<u64> {
         let Some(text) = element.attribute("capacity").map(str::trim) else {
+            // oVirt's export domains have this instead, in GiB.
+            if element.attribute("size").is_some() {
+                return self.number(element, "size")?.checked_mul(1 << 30);
+            }
             let message = format!("the disk {id:?} has no capacity");
             self.find("ovf_capacity", Severity::Warning, message);
             return None;
@@ -249,6 +254,8 @@ fn item(element: &Element) -> Hardware {
         resource_sub_type: text("ResourceSubType"),
         element_name: text("ElementName").or_else(|| text("Caption")),
         parent: text("Parent"),
+        address_on_parent: text("AddressOnParent"),
+        address: text("Address"),
         virtual_quantity: match resource_type {
             Some(resource_type::MEMORY) => quantity.and_then(|n| {
                 units::bytes(n, element.text_of("AllocationUnits").unwrap_or("byte"))
@@ -319,6 +326,45 @@ mod tests {
         ));
         let order: Vec<_> = envelope.disks_in_order().map(|d| d.id.as_str()).collect();
         assert_eq!(order, ["c", "b", "a"]);
+    }
+
+    #[test]
+    fn controllers_are_told_in_all_dialects() {
+        let item = |inside: &str| format!("<Item>{inside}</Item>");
+        let items = [
+            "<InstanceID>3</InstanceID><ResourceType>6</ResourceType><Address>1</Address>
+             <ResourceSubType>lsilogic</ResourceSubType>",
+            "<InstanceId>5</InstanceId><ResourceType>20</ResourceType>
+             <ResourceSubType>AHCI</ResourceSubType>",
+            "<InstanceID>8</InstanceID><ResourceType>17</ResourceType><Parent>3</Parent>
+             <AddressOnParent>2</AddressOnParent><HostResource>ovf:/disk/a</HostResource>",
+            "<InstanceID>x</InstanceID><ResourceType>17</ResourceType><Parent>5</Parent>",
+            "<InstanceID>9</InstanceID><ResourceType>17</ResourceType>
+             <HostResource>group/image</HostResource>",
+        ]
+        .map(item)
+        .concat();
+        let envelope = envelope(&format!(
+            r#"<DiskSection><Disk diskId="x" capacity="1"/>
+            <Disk diskId="o" size="3" fileRef="group/image" disk-interface="VirtIO_SCSI"/>
+            <Disk diskId="a" capacity="1"/></DiskSection><VirtualSystem>
+            <VirtualHardwareSection>{items}</VirtualHardwareSection></VirtualSystem>"#
+        ));
+        let order: Vec<_> = envelope.disks_in_order().map(|d| d.id.as_str()).collect();
+        assert_eq!(order, ["a", "x", "o"]);
+        let found: Vec<_> = envelope.disks_in_order().collect();
+        let found: Vec<_> = found.iter().map(|d| envelope.controller_of(d)).collect();
+        let found: Vec<_> = found.iter().map(Option::as_deref).collect();
+        assert_eq!(
+            found,
+            [
+                Some("scsi (lsilogic) 1:2"),
+                Some("sata (AHCI)"),
+                Some("virtio_scsi")
+            ]
+        );
+        assert_eq!(envelope.disks[1].capacity, Some(3 << 30));
+        assert_eq!(rules(&envelope), [""; 0]);
     }
 
     #[test]
