@@ -77,8 +77,8 @@ fn ucs2(bytes: &[u8]) -> String {
 }
 
 /// Text of a descriptor, fit for print: no padding, no control characters.
-fn tidy(text: &str) -> String {
-    text.trim_end_matches([' ', '\0'])
+pub(super) fn tidy(text: &str) -> String {
+    text.trim_matches([' ', '\0'])
         .replace(char::is_control, "\u{fffd}")
 }
 
@@ -86,6 +86,12 @@ fn tidy(text: &str) -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Volume {
     id: String,
+    /// What else the descriptor says in words, as far as it does.
+    words: Vec<(&'static str, String)>,
+    /// When it was made, as `2026-11-23 14:16:31`.
+    created: Option<String>,
+    /// First logical block of the root directory.
+    root: u32,
     /// Logical blocks.
     blocks: u32,
     /// Bytes a logical block.
@@ -94,20 +100,72 @@ pub(super) struct Volume {
     copies_agree: bool,
 }
 
+/// Fields of words: detail, first byte, byte after the last.
+const WORDS: [(&str, usize, usize); 5] = [
+    ("system_id", 8, 40),
+    ("volume_set_id", 190, 318),
+    ("publisher", 318, 446),
+    ("preparer", 446, 574),
+    ("application", 574, 702),
+];
+
+fn words(field: &[u8]) -> String {
+    tidy(&String::from_utf8_lossy(field))
+}
+
+/// A date in digits, where it is one.
+fn date(digits: &[u8]) -> Option<String> {
+    let text = str::from_utf8(digits.get(..14)?).ok()?;
+    let is_set = text.bytes().all(|b| b.is_ascii_digit()) && text.bytes().any(|b| b != b'0');
+    is_set.then(|| {
+        format!(
+            "{}-{}-{} {}:{}:{}",
+            &text[..4],
+            &text[4..6],
+            &text[6..8],
+            &text[8..10],
+            &text[10..12],
+            &text[12..14]
+        )
+    })
+}
+
 impl Volume {
     fn parse(sector: &[u8]) -> Option<Self> {
         let (blocks, block_size) = (le32(sector, 80)?, le16(sector, 128)?);
+        let fields = WORDS
+            .iter()
+            .filter_map(|(name, from, to)| Some((*name, words(sector.get(*from..*to)?))));
         Some(Self {
-            id: tidy(&String::from_utf8_lossy(sector.get(40..72)?)),
+            id: words(sector.get(40..72)?),
+            words: fields.filter(|(_, words)| !words.is_empty()).collect(),
+            created: date(sector.get(813..830)?),
+            root: le32(sector, 158)?,
             blocks,
             block_size,
             copies_agree: be32(sector, 84)? == blocks && be16(sector, 130)? == block_size,
         })
     }
 
-    pub(super) fn report(self, facts: &mut Facts, place: &str, file_len: Option<u64>) {
-        let size = u64::from(self.blocks) * u64::from(self.block_size);
-        facts.detail("volume_id", self.id);
+    /// Byte of the root directory.
+    pub(super) fn root(&self) -> u64 {
+        u64::from(self.root) * u64::from(self.block_size)
+    }
+
+    /// Bytes of the volume.
+    pub(super) fn size(&self) -> u64 {
+        u64::from(self.blocks) * u64::from(self.block_size)
+    }
+
+    pub(super) fn report(&self, facts: &mut Facts, place: &str, file_len: Option<u64>) {
+        let size = self.size();
+        facts.detail("volume_id", self.id.as_str());
+        for (name, words) in &self.words {
+            facts.detail(name, words.as_str());
+        }
+        if let Some(created) = &self.created {
+            facts.detail("created", created.as_str());
+        }
         facts.detail("volume_size", size);
         facts.detail("logical_block_size", self.block_size);
         if !self.copies_agree {
@@ -136,10 +194,35 @@ impl Volume {
                 "truncated",
                 Severity::Warning,
                 place,
-                format!("the volume has {size} bytes, the file only {len}"),
+                format!("the volume has {size} bytes, the file only {len}: it was cut"),
             );
         }
     }
+}
+
+/// Whether a root directory that begins with `bytes` has Rock Ridge names: the record of the
+/// directory itself carries `SP` of SUSP and `PX` of Rock Ridge.
+pub(super) fn has_rock_ridge(bytes: &[u8]) -> bool {
+    let Some(record) = bytes.first().and_then(|len| bytes.get(..usize::from(*len))) else {
+        return false;
+    };
+    let name = usize::from(record.get(32).copied().unwrap_or(0));
+    let mut fields = record
+        .get((33 + name).next_multiple_of(2)..)
+        .unwrap_or_default();
+    let (mut has_sp, mut has_px) = (false, false);
+    while let [a, b, len, ..] = *fields {
+        match (&[a, b], fields.get(4..6)) {
+            (b"SP", Some([0xbe, 0xef])) => has_sp = true,
+            (b"PX", _) => has_px = true,
+            _ => {}
+        }
+        match fields.get(usize::from(len).max(4)..) {
+            Some(rest) => fields = rest,
+            None => break,
+        }
+    }
+    has_sp && has_px
 }
 
 #[cfg(test)]
