@@ -247,6 +247,7 @@ pub(crate) mod tests {
             (72, 0x7fff_ffff, ErrorKind::Limit),
             (72, 10_000, ErrorKind::Malformed),
             (516, 1, ErrorKind::Malformed),
+            (512, 0, ErrorKind::Malformed),
             (64, 0x30000, ErrorKind::Unsupported),
             (48, 0x6f64_6e55, ErrorKind::Refused),
         ] {

@@ -17,15 +17,18 @@ pub(super) struct Reader {
     disk_size: u64,
     /// Bytes of an extent.
     extent_size: u64,
-    /// Where each extent's bitmap lies, where it is stored; its bytes follow the bitmap.
-    slots: Vec<Option<HostOffset>>,
+    /// The slot of each extent, which is its bitmap and then its bytes; all ones where it is not
+    /// stored.
+    slots: Vec<u32>,
+    /// Where the slots begin.
+    first: u64,
     /// Bytes of a bitmap, whole sectors.
     bitmap_len: u64,
 }
 
 impl Reader {
     pub(super) fn new(source: Arc<dyn Source>, header: &Header, limits: &Limits) -> Result<Self> {
-        let malformed = |message| Error::malformed(Format::Bochs, "catalog", message);
+        let malformed = |message: String| Error::malformed(Format::Bochs, "catalog", message);
         limits.virtual_size(Format::Bochs, header.disk_size)?;
         let len = header.catalog_len(limits)?;
         let catalog = read_up_to(source.as_ref(), HostOffset(header.size.into()), len)?;
@@ -36,30 +39,46 @@ impl Reader {
         let bitmap_len = u64::from(header.bitmap_size).next_multiple_of(SECTOR);
         let extent_size = u64::from(header.extent_size);
         let slot_len = bitmap_len + extent_size;
-        let slots = (0..)
-            .zip(catalog.as_chunks::<4>().0)
-            .map(|(n, entry)| match u32::from_le_bytes(*entry) {
-                UNALLOCATED => Ok(None),
-                slot => {
-                    // At most 2^32 slots of 2^24 bytes: no overflow.
-                    let start = first + u64::from(slot) * slot_len;
-                    if start + slot_len > source.len() {
-                        let n: u64 = n;
-                        let message =
-                            format!("extent {n} is in slot {slot}, past the end of the file");
-                        return Err(malformed(message));
-                    }
-                    Ok(Some(HostOffset(start)))
-                }
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let entries = catalog.as_chunks::<4>().0;
+        let slots: Vec<_> = entries
+            .iter()
+            .map(|entry| u32::from_le_bytes(*entry))
+            .collect();
+        let count = source.len().saturating_sub(first) / slot_len;
+        // A bit each: never more than the file has room for.
+        let mut taken = vec![0_u8; usize::try_from(count.div_ceil(8)).unwrap_or(usize::MAX)];
+        for (n, slot) in slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| **slot != UNALLOCATED)
+        {
+            if u64::from(*slot) >= count {
+                let message = format!("extent {n} is in slot {slot}, past the end of the file");
+                return Err(malformed(message));
+            }
+            let (byte, bit) = (&mut taken[*slot as usize / 8], 1 << (slot % 8));
+            if *byte & bit != 0 {
+                let message = format!("extent {n} is in slot {slot}, as is one before it");
+                return Err(malformed(message));
+            }
+            *byte |= bit;
+        }
         Ok(Self {
             source,
             disk_size: header.disk_size,
             extent_size,
             slots,
+            first,
             bitmap_len,
         })
+    }
+
+    /// Where the bitmap of an extent lies, where it is stored.
+    fn slot(&self, index: u64) -> Option<HostOffset> {
+        let slot = *self.slots.get(usize::try_from(index).ok()?)?;
+        // Inside the file, as opening made sure.
+        let at = self.first + u64::from(slot) * (self.bitmap_len + self.extent_size);
+        (slot != UNALLOCATED).then_some(HostOffset(at))
     }
 
     /// Calls `each` for the runs `range` is made of, until it says stop.
@@ -73,10 +92,7 @@ impl Reader {
             let index = at.0 / self.extent_size;
             let start = index * self.extent_size;
             let end = range.end.min(GuestOffset(start + self.extent_size));
-            let slot = usize::try_from(index)
-                .ok()
-                .and_then(|n| *self.slots.get(n)?);
-            let Some(slot) = slot else {
+            let Some(slot) = self.slot(index) else {
                 if !each(at..end, None)? {
                     return Ok(());
                 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::plist;
 use crate::bytes::{be32, be64};
 use crate::{Error, Format, GuestOffset, HostOffset, Limits, Result};
 
@@ -78,7 +79,7 @@ impl Trailer {
 }
 
 /// How a chunk's bytes are stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Coding {
     Zero,
     Raw,
@@ -104,8 +105,45 @@ const ENTRY: usize = 40;
 const COMMENT: u32 = 0x7fff_fffe;
 const TERMINATOR: u32 = 0xffff_ffff;
 
+/// All chunks of a property list, in guest order; no two hold the same bytes of the disk, or
+/// share bytes of the file.
+pub(super) fn chunks(xml: &[u8], trailer: &Trailer, limits: &Limits) -> Result<Vec<Chunk>> {
+    let mut chunks = Vec::new();
+    plist::tables(xml, |table| {
+        parse_table(table, trailer, limits, &mut chunks)
+    })?;
+    // One at a time: the second order is the one that stays.
+    chunks.sort_unstable_by_key(|chunk| chunk.host);
+    let stored = chunks
+        .iter()
+        .filter(|chunk| chunk.coding != Coding::Zero && chunk.len != 0);
+    // Inside the file: no overflow.
+    let mut ends = stored.map(|chunk| (chunk.host, chunk.host.0 + chunk.len));
+    if let Some((_, mut end)) = ends.next() {
+        for (host, next) in ends {
+            if host.0 < end {
+                return Err(malformed(format!(
+                    "two chunks share the bytes of the file at {host}"
+                )));
+            }
+            end = next;
+        }
+    }
+    chunks.sort_unstable_by_key(|chunk| chunk.guest.start);
+    match chunks
+        .windows(2)
+        .find(|pair| pair[1].guest.start < pair[0].guest.end)
+    {
+        Some(pair) => Err(malformed(format!(
+            "two chunks hold the bytes of the disk from {}",
+            pair[1].guest.start
+        ))),
+        None => Ok(chunks),
+    }
+}
+
 /// Reads a table of chunks and appends them to `out`.
-pub(super) fn parse_table(
+fn parse_table(
     table: &[u8],
     trailer: &Trailer,
     limits: &Limits,
@@ -177,6 +215,21 @@ fn guest_range(first: u64, sector: u64, count: u64, size: u64) -> Result<Range<G
             "a chunk has {count} sectors from {sector} of its table at {first}, the disk has {}",
             size / SECTOR
         ))),
+    }
+}
+
+impl Coding {
+    /// The field's word for it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Zero => "zero",
+            Self::Raw => "raw",
+            Self::Adc => "adc",
+            Self::Zlib => "zlib",
+            Self::Bzip2 => "bzip2",
+            Self::Lzfse => "lzfse",
+            Self::Lzma => "lzma",
+        }
     }
 }
 

@@ -17,10 +17,11 @@ mod lzvn;
 mod plist;
 mod reader;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::inspect::{Facts, Next, Region, Severity, Span};
-use crate::{Disk, Error, Format, HostOffset, OpenOptions, Result, Source, read_up_to};
+use crate::inspect::{Facts, MAX_SPAN, Next, Region, Severity, Span};
+use crate::{Disk, Error, Format, HostOffset, Limits, OpenOptions, Result, Source, read_up_to};
 
 use layout::Trailer;
 
@@ -31,7 +32,10 @@ const ENCRYPTED_END: &[u8; 8] = b"cdsaencr";
 
 /// Recognises UDIF.
 #[derive(Default)]
-pub struct Inspector {}
+pub struct Inspector {
+    /// Set once the trailer was found fit: what is wanted then is the property list.
+    trailer: Option<Trailer>,
+}
 
 impl crate::inspect::Inspector for Inspector {
     fn format(&self) -> Format {
@@ -43,8 +47,10 @@ impl crate::inspect::Inspector for Inspector {
     }
 
     fn regions(&mut self, regions: &[Region<'_>]) -> Next {
-        let [head, tail] = regions else {
-            return Next::NotMine;
+        let (head, tail) = match (&self.trailer, regions) {
+            (Some(trailer), [xml]) => return Next::Done(judge(trailer, Some(xml.bytes))),
+            (None, [head, tail]) => (head, tail),
+            _ => return Next::NotMine,
         };
         let mut facts = Facts::new(Format::Dmg);
         if head.bytes == ENCRYPTED || tail.bytes.ends_with(ENCRYPTED_END) {
@@ -54,21 +60,45 @@ impl crate::inspect::Inspector for Inspector {
         if !Trailer::has_magic(tail.bytes) {
             return Next::NotMine;
         }
-        // Uncompressed images begin with the guest's first bytes.
-        facts.guest_at_zero = true;
         match Trailer::parse(tail.bytes, tail.at) {
             Ok(trailer) => {
-                facts.virtual_size = Some(trailer.size);
-                facts.detail(
-                    "data_fork_length",
-                    trailer.data_fork.end - trailer.data_fork.start,
-                );
-                facts.detail("image_variant", trailer.variant);
+                let (at, len) = (trailer.xml.start, trailer.xml.end - trailer.xml.start);
+                if len > MAX_SPAN {
+                    return Next::Done(judge(&trailer, None));
+                }
+                self.trailer = Some(trailer);
+                Next::Want(vec![Span::At { at, len }])
             }
-            Err(e) => facts.find_error(&e),
+            Err(e) => {
+                facts.guest_at_zero = true;
+                facts.find_error(&e);
+                Next::Done(facts)
+            }
         }
-        Next::Done(facts)
     }
+}
+
+/// Judges by the trailer, and by the property list unless that is too long for a look.
+fn judge(trailer: &Trailer, xml: Option<&[u8]>) -> Facts {
+    let mut facts = Facts::new(Format::Dmg);
+    // Uncompressed images begin with the guest's first bytes.
+    facts.guest_at_zero = true;
+    facts.virtual_size = Some(trailer.size);
+    let fork = &trailer.data_fork;
+    facts.detail("data_fork_length", fork.end - fork.start);
+    facts.detail("image_variant", trailer.variant);
+    let chunks = xml.map(|xml| layout::chunks(xml, trailer, &Limits::default()));
+    match chunks {
+        Some(Ok(chunks)) => {
+            let codings: BTreeSet<_> = chunks.iter().map(|chunk| chunk.coding).collect();
+            let names: Vec<_> = codings.into_iter().map(layout::Coding::name).collect();
+            facts.detail("chunks", chunks.len());
+            facts.detail("codings", names);
+        }
+        Some(Err(e)) => facts.find_error(&e),
+        None => {}
+    }
+    facts
 }
 
 /// Opens the disk in `source`.
@@ -113,21 +143,23 @@ mod tests {
 
     /// An image of 12 sectors with these chunks: type, first sector, sectors, offset, length.
     fn image(data: &[u8], chunks: &[[u64; 5]]) -> Vec<u8> {
-        let mut table = vec![0; 204];
-        table[..8].copy_from_slice(b"mish\0\0\0\x01");
-        table[15] = 1;
-        table[200..204].copy_from_slice(&(chunks.len() as u32).to_be_bytes());
-        for [kind, sector, count, offset, len] in chunks {
-            table.extend_from_slice(&(*kind as u32).to_be_bytes());
-            table.extend_from_slice(&[0; 4]);
-            for field in [sector, count, offset, len] {
-                table.extend_from_slice(&field.to_be_bytes());
-            }
-        }
+        image_of(data, &[chunks])
+    }
+
+    /// The same with several tables.
+    fn image_of(data: &[u8], tables: &[&[[u64; 5]]]) -> Vec<u8> {
+        let entries: String = tables
+            .iter()
+            .map(|chunks| {
+                format!(
+                    "<dict><key>Data</key><data>\n{}\n</data></dict>",
+                    table(chunks)
+                )
+            })
+            .collect();
         let xml = format!(
             "<?xml version=\"1.0\"?><plist><dict><key>resource-fork</key><dict><key>blkx</key>\
-             <array><dict><key>Data</key><data>\n{}\n</data></dict></array></dict></dict></plist>",
-            base64(&table)
+             <array>{entries}</array></dict></dict></plist>"
         );
         let mut file = data.to_vec();
         file.extend_from_slice(xml.as_bytes());
@@ -139,6 +171,21 @@ mod tests {
         koly[499] = 12;
         file.extend_from_slice(&koly);
         file
+    }
+
+    fn table(chunks: &[[u64; 5]]) -> String {
+        let mut table = vec![0; 204];
+        table[..8].copy_from_slice(b"mish\0\0\0\x01");
+        table[15] = 1;
+        table[200..204].copy_from_slice(&(chunks.len() as u32).to_be_bytes());
+        for [kind, sector, count, offset, len] in chunks {
+            table.extend_from_slice(&(*kind as u32).to_be_bytes());
+            table.extend_from_slice(&[0; 4]);
+            for field in [sector, count, offset, len] {
+                table.extend_from_slice(&field.to_be_bytes());
+            }
+        }
+        base64(&table)
     }
 
     const RAW: u64 = 1;
@@ -169,6 +216,10 @@ mod tests {
         let i = inspect(&file, &Limits::default()).unwrap();
         assert_eq!((i.format, i.virtual_size), (Format::Dmg, Some(6144)));
         assert_eq!(i.verdict(), Verdict::Safe);
+        assert_eq!(
+            i.details["codings"],
+            serde_json::json!(["zero", "raw", "adc"])
+        );
         let disk = open(Arc::new(file), &OpenOptions::default()).unwrap();
         let mut bytes = vec![1; 6144];
         disk.read_at(&mut bytes, GuestOffset(0)).unwrap();
@@ -219,11 +270,33 @@ mod tests {
             };
             assert_eq!(error.kind(), kind, "{chunk:?}: {error}");
         }
-        let twice = image(&data(), &[[RAW, 1, 1, 0, 512], [2, 1, 1, 0, 0], END]);
-        let error = open(Arc::new(twice), &OpenOptions::default())
-            .err()
-            .expect("an error");
-        assert_eq!(error.kind(), ErrorKind::Malformed);
+        let end: &[[u64; 5]] = &[END];
+        for (tables, what) in [
+            (
+                [&[[RAW, 1, 1, 0, 512], [2, 1, 1, 0, 0], END][..], end],
+                "bytes of the disk",
+            ),
+            (
+                [&[[2, 1, 3, 0, 0], END], &[[RAW, 3, 1, 0, 512], END]],
+                "bytes of the disk",
+            ),
+            (
+                [&[[RAW, 1, 1, 0, 512], END], &[[RAW, 5, 1, 0, 512], END]],
+                "bytes of the file",
+            ),
+            (
+                [&[[RAW, 1, 1, 0, 512], END], &[[ADC, 5, 1, 500, 30], END]],
+                "bytes of the file",
+            ),
+        ] {
+            let twice = image_of(&data(), &tables);
+            let found = inspect(&twice, &Limits::default()).unwrap();
+            assert_eq!(found.unsafe_finding().map(|f| f.rule), Some("malformed"));
+            let error = open(Arc::new(twice), &OpenOptions::default())
+                .err()
+                .expect("an error");
+            assert!(error.message().contains(what), "{error}");
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@ use std::io::Read;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::layout::{Chunk, Coding, Trailer, parse_table};
-use super::{adc, lzfse, plist};
+use super::layout::{self, Chunk, Coding, Trailer};
+use super::{adc, lzfse};
 use crate::disk::check_range;
 use crate::{
     Disk, Error, Extent, ExtentKind, Format, GuestOffset, HostOffset, Limits, MAX_EXTENTS, Result,
@@ -29,23 +29,8 @@ impl Reader {
         let len = trailer.xml.end - trailer.xml.start;
         let len = limits.table(Format::Dmg, "property list", len)?;
         let xml = read_up_to(source.as_ref(), HostOffset(trailer.xml.start), len)?;
-        let mut chunks = Vec::new();
-        for table in plist::tables(&xml)? {
-            parse_table(&table, trailer, limits, &mut chunks)?;
-        }
-        chunks.sort_by_key(|chunk| chunk.guest.start);
-        for pair in chunks.windows(2) {
-            if pair[1].guest.start < pair[0].guest.end {
-                return Err(Error::malformed(
-                    Format::Dmg,
-                    "chunk table",
-                    format!(
-                        "two chunks hold the bytes of the disk from {}",
-                        pair[1].guest.start
-                    ),
-                ));
-            }
-        }
+        let chunks = layout::chunks(&xml, trailer, limits)?;
+        drop(xml);
         Ok(Self {
             source,
             size,
