@@ -12,7 +12,7 @@
 //! | parallels and ploop, bochs, dmg, qcow version 1 | yes | yes | |
 //! | luks 1, 2 | yes | with a passphrase | |
 //! | qed | yes, refused | | |
-//! | sparseimage, cloop, ewf, wim | yes, refused | | |
+//! | sparseimage, android-sparse, cloop, ewf, wim | yes, refused | | |
 //! | ova | yes | member by member | |
 //! | gzip, xz, zstd, bzip2, zip around them | yes | as a stream | |
 //!

@@ -60,6 +60,8 @@ formats! {
     Cloop = "cloop",
     /// Expert Witness: forensic images in segments.
     Ewf = "ewf",
+    /// Android sparse image: chunks, as fastboot takes them.
+    AndroidSparse = "android-sparse",
     /// Windows imaging: an archive of files, not a disk.
     Wim = "wim",
     /// ISO 9660 and UDF.
@@ -173,9 +175,12 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
         Format::Parallels => parallels::open(source, options),
         Format::Bochs => bochs::open(source, options),
         Format::Dmg => dmg::open(source, options),
-        Format::Qed | Format::SparseImage | Format::Cloop | Format::Ewf | Format::Wim => {
-            Err(Error::unsupported(format, "", "is recognised but not read"))
-        }
+        Format::Qed
+        | Format::SparseImage
+        | Format::Cloop
+        | Format::Ewf
+        | Format::AndroidSparse
+        | Format::Wim => Err(Error::unsupported(format, "", "is recognised but not read")),
     }
 }
 

@@ -208,8 +208,8 @@ impl Inspector {
 }
 
 /// Adds what was found in a raw image to the details it has, those of a partition table.
-pub(crate) fn merge(details: &mut Map<String, Value>, content: Facts) {
-    for (key, value) in content.details {
+pub(crate) fn merge(details: &mut Map<String, Value>, content: Map<String, Value>) {
+    for (key, value) in content {
         match details.get_mut(&key) {
             Some(table) => merge_partitions(table, value),
             None if key == "partitions" => {}

@@ -119,13 +119,12 @@ fn zfs(v: View<'_>) -> Option<Content> {
 
 /// Images inside another: a partition may hold one, and a guest will not mind.
 fn image(v: View<'_>) -> Option<Content> {
-    let known: [(&[u8], &str); 6] = [
+    let known: [(&[u8], &str); 5] = [
         (b"QFI\xfb", "qcow2"),
         (b"KDMV", "vmdk"),
         (b"vhdxfile", "vhdx"),
         (b"conectix", "vhd"),
         (b"QED\0", "qed"),
-        (&[0x3a, 0xff, 0x26, 0xed, 1, 0], "android-sparse"),
     ];
     let (_, kind) = known.iter().find(|(magic, _)| v.has(0, magic))?;
     Some(Content::new("image", kind))

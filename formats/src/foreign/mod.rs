@@ -4,7 +4,7 @@
 //! One table: the magic at byte 0, what it is, where its virtual size stands if that is plain.
 
 use crate::Format;
-use crate::bytes::be32;
+use crate::bytes::{be32, le32};
 use crate::inspect::{Facts, Inspector, Next, Region, Severity, Span};
 
 /// Bytes of the head looked at.
@@ -50,6 +50,12 @@ const KNOWN: &[Known] = &[
         name: "an Expert Witness image, version 2 (Ex01)",
         magic: b"EVF2\x0d\x0a\x81\x00",
         virtual_size: |_| None,
+    },
+    Known {
+        format: Format::AndroidSparse,
+        name: "an Android sparse image",
+        magic: b"\x3a\xff\x26\xed\x01\0",
+        virtual_size: |head| Some(u64::from(le32(head, 12)?) * u64::from(le32(head, 16)?)),
     },
     Known {
         format: Format::Wim,

@@ -1,8 +1,23 @@
 //! From the facts of all formats that matched to one judgement.
+//!
+//! A file that two programs take for two things is refused (rule `polyglot`), except where both
+//! see the same bytes, or the second is known to be put there:
+//!
+//! | together | is |
+//! | --- | --- |
+//! | a disc and a partition table | a hybrid disc: iso |
+//! | a table at byte 0 of a fixed vhd or uncompressed dmg | the guest's own table |
+//! | anything in a raw disk: a file system, an image in a partition | the raw disk's content |
+//! | any two formats else, as qcow2 and iso, or a vhd's footer behind a qcow2 | refused |
+//! | a format and a mark of another at its beginning or end (see `marks`) | refused |
+//!
+//! Bytes behind a format's last structure that look like nothing are that format's to judge
+//! (rule `trailing_data`).
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::marks::Mark;
 use super::{Facts, Finding, Severity};
 use crate::{Format, Limits, content};
 
@@ -105,8 +120,9 @@ impl Inspection {
 
 /// Judges the `found` facts of a file of `file_size` bytes.
 #[must_use]
-pub fn judge(mut found: Vec<Facts>, file_size: u64, limits: &Limits) -> Inspection {
-    let content = take(&mut found, Format::Raw, |_| true);
+pub fn judge(found: Vec<Facts>, file_size: u64, limits: &Limits) -> Inspection {
+    let (plain, mut found): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|f| f.format == Format::Raw);
     let table = take(&mut found, Format::Gpt, |others| {
         // A partition table beside an ISO is a hybrid, beside a fixed VHD it is the guest's.
         others.is_empty()
@@ -117,7 +133,12 @@ pub fn judge(mut found: Vec<Facts>, file_size: u64, limits: &Limits) -> Inspecti
     let matched: Vec<_> = found.iter().map(|f| f.format.name()).collect();
     let polyglot = (matched.len() > 1).then(|| matched.join(" and "));
 
-    let mut findings = Vec::new();
+    let mut findings: Vec<_> = plain
+        .iter()
+        .flat_map(|facts| &facts.marks)
+        .filter(|mark| polyglot.is_none() && found.iter().any(|facts| mark.misleads(facts)))
+        .map(|mark| misleading(*mark))
+        .collect();
     let (mut format, mut virtual_size, mut details) = (Format::Raw, None, Map::new());
     for (n, facts) in found.into_iter().enumerate() {
         if n == 0 {
@@ -132,16 +153,19 @@ pub fn judge(mut found: Vec<Facts>, file_size: u64, limits: &Limits) -> Inspecti
             findings.extend(table.findings);
         }
     }
-    if let Some(mut content) = content.filter(|_| format == Format::Raw) {
-        findings.append(&mut content.findings);
-        content::merge(&mut details, content);
+    for mut facts in plain.into_iter().filter(|_| format == Format::Raw) {
+        findings.append(&mut facts.findings);
+        content::merge(&mut details, facts.details);
     }
     if let Some(names) = polyglot {
         findings.push(Finding {
             rule: "polyglot",
             severity: Severity::Unsafe,
             place: "file".into(),
-            message: format!("is {names} at once: programs would disagree on what it holds"),
+            message: format!(
+                "is {names} at once: programs would disagree on what it holds; convert it from \
+                 the one that is meant"
+            ),
         });
     }
     // A drive hands out the file as it is, whatever a descriptor in it promises.
@@ -170,6 +194,19 @@ pub fn judge(mut found: Vec<Facts>, file_size: u64, limits: &Limits) -> Inspecti
     };
     inspection.sort_findings();
     inspection
+}
+
+/// A mark that lets other programs see something else in an image.
+fn misleading(mark: Mark) -> Finding {
+    let (place, what) = mark.describe();
+    Finding {
+        rule: "polyglot",
+        severity: Severity::Unsafe,
+        place,
+        message: format!(
+            "there is {what}, too: programs would disagree on what the file holds; convert it anew"
+        ),
+    }
 }
 
 /// Takes the facts of `format` out of `found` when `fits` the others.

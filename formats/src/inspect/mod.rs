@@ -9,6 +9,7 @@
 //! by, [`inspect`] by positioned reads. Both reach the same judgement (see [`judge`]).
 
 mod judge;
+mod marks;
 mod source;
 mod stream;
 
@@ -108,6 +109,8 @@ pub struct Facts {
     /// The guest's bytes begin at byte 0 of the file (fixed VHD): a partition table seen there
     /// is the guest's, not a second format.
     pub guest_at_zero: bool,
+    /// What other programs may take the file for.
+    pub(crate) marks: Vec<marks::Mark>,
 }
 
 impl Facts {
@@ -120,6 +123,7 @@ impl Facts {
             details: Map::new(),
             findings: Vec::new(),
             guest_at_zero: false,
+            marks: Vec::new(),
         }
     }
 
@@ -186,8 +190,8 @@ pub struct Finding {
     pub message: String,
 }
 
-/// One inspector of each format, in the order of [`Format`]. That of raw comes last and only
-/// describes: raw is what is left.
+/// One inspector of each format, in the order of [`Format`]. Those of raw come last and only
+/// describe: raw is what is left.
 #[must_use]
 pub fn inspectors() -> Vec<Box<dyn Inspector>> {
     let mut all: Vec<Box<dyn Inspector>> = vec![
@@ -207,5 +211,6 @@ pub fn inspectors() -> Vec<Box<dyn Inspector>> {
     ];
     all.extend(foreign::inspectors());
     all.push(Box::new(content::Inspector::default()));
+    all.push(Box::new(marks::Inspector::default()));
     all
 }
