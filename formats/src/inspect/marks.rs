@@ -30,14 +30,16 @@ pub(crate) enum Mark {
 impl Mark {
     /// Whether it makes a polyglot of a file with these facts.
     pub(super) fn misleads(self, facts: &Facts) -> bool {
-        match (self, facts.format) {
-            (_, Format::Raw | Format::Gpt) => false,
-            // What begins the file is the guest's, or a hybrid disc.
-            (Self::BootSector, Format::Iso) => false,
-            (Self::BootSector | Self::Tar, _) if facts.guest_at_zero => false,
-            // Random bytes and tables of any content lie there.
-            (Self::BootSector, Format::Luks | Format::Parallels) => false,
-            _ => true,
+        let format = facts.format;
+        // What begins the file is the guest's, part of a hybrid disc, random bytes of a key slot
+        // or a table of any content.
+        let is_free =
+            facts.guest_at_zero || matches!(format, Format::Iso | Format::Luks | Format::Parallels);
+        match self {
+            _ if matches!(format, Format::Raw | Format::Gpt) => false,
+            Self::BootSector => !is_free,
+            Self::Tar => !facts.guest_at_zero,
+            Self::Zip(_) => true,
         }
     }
 
