@@ -5,21 +5,37 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use formats::check::{Check, Problem, ProblemKind, check};
-use formats::{ErrorKind, Format, Limits, OpenOptions, Source};
+use formats::qcow2::{Repair, repair};
+use formats::{
+    Error, ErrorKind, FileSink, FileSource, Format, HostOffset, Limits, OpenOptions, Sink, Source,
+};
 use serde::Serialize;
 
 use super::output::{self, Output, Paint, Plain};
+use super::publish::{Existing, publish};
 use super::{Exit, input, work};
 
 /// Tell whether the tables of images agree with each other
 ///
 /// The exit code is 0 when nothing is wrong, 1 when an image is damaged or has lost space, and 2
-/// when its format has nothing to check. No file that an image names is opened.
+/// when its format has nothing to check. With --repair it is that of what is still wrong
+/// afterwards. No file that an image names is opened.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Format of the images
     #[arg(short, value_name = "FMT")]
     format: Option<Format>,
+
+    /// Repair a qcow2 image: give back lost space, or all that can be put right
+    ///
+    /// The image is changed in place, unless --output-file names another; one that another program
+    /// has open is left alone.
+    #[arg(short, long, value_name = "leaks|all")]
+    repair: Option<What>,
+
+    /// Leave the image alone and write the repaired one to this new file
+    #[arg(long, value_name = "COPY", requires = "repair")]
+    output_file: Option<PathBuf>,
 
     /// Show progress, also where standard error is no terminal
     #[arg(short)]
@@ -40,6 +56,15 @@ pub(super) struct Args {
     /// Image files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+}
+
+/// What to repair.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum, Debug)]
+enum What {
+    /// Lost space alone.
+    Leaks,
+    /// All that can be.
+    All,
 }
 
 /// What `--output json` prints for one file, in qemu-img's words where it has them.
@@ -76,7 +101,8 @@ struct Report {
 }
 
 impl Report {
-    fn new(filename: &str, format: Format, found: Check) -> Self {
+    fn new(filename: &str, seen: Seen) -> Self {
+        let Seen { format, found, .. } = seen;
         Self {
             filename: filename.to_owned(),
             format: super::info::qemu_name(format),
@@ -89,14 +115,25 @@ impl Report {
             corruptions: found.corruptions,
             leaks: found.leaks,
             leaked_bytes: found.leaked_bytes,
-            corruptions_fixed: 0,
-            leaks_fixed: 0,
+            corruptions_fixed: seen.corruptions_fixed,
+            leaks_fixed: seen.leaks_fixed,
             problems: found.problems,
         }
     }
 }
 
+/// A file gone through.
+struct Seen {
+    format: Format,
+    found: Check,
+    corruptions_fixed: u64,
+    leaks_fixed: u64,
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    if args.output_file.is_some() && args.files.len() > 1 {
+        anyhow::bail!("--output-file takes one image");
+    }
     let paint = Paint::for_stream(&std::io::stdout());
     let mut worst = Exit::Fine;
     let mut entries = Vec::new();
@@ -104,18 +141,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         let filename = path.to_string_lossy();
         let done = look(args, path).with_context(|| path.display().to_string());
         let (entry, exit) = match done {
-            Ok((format, found)) => {
-                let exit = match found.is_clean() {
+            Ok(seen) => {
+                let exit = match seen.found.is_clean() {
                     true => Exit::Fine,
                     false => Exit::Image,
                 };
                 let is_told = exit != Exit::Fine || !args.quiet;
                 if args.output == Output::Human && is_told {
                     let several = args.files.len() > 1;
-                    let text = human(several.then_some(filename.as_ref()), &found, paint);
+                    let text = human(several.then_some(filename.as_ref()), &seen, paint);
                     output::data(text.as_bytes())?;
                 }
-                let report = Report::new(&filename, format, found);
+                let report = Report::new(&filename, seen);
                 (Entry::Report(Box::new(report)), exit)
             }
             Err(e) if e.is::<super::signals::Ended>() => return Err(e),
@@ -149,27 +186,110 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     }
 }
 
-fn look(args: &Args, path: &Path) -> anyhow::Result<(Format, Check)> {
-    let source: Arc<dyn Source> = Arc::new(input::open(path)?);
+fn look(args: &Args, path: &Path) -> anyhow::Result<Seen> {
+    let Some(what) = args.repair else {
+        let source: Arc<dyn Source> = Arc::new(input::open(path)?);
+        let (format, found) = look_at(args, &source)?;
+        return Ok(Seen {
+            format,
+            found,
+            corruptions_fixed: 0,
+            leaks_fixed: 0,
+        });
+    };
+    let Some(copy) = &args.output_file else {
+        let file = super::resize::open_alone(path)?;
+        let sink = FileSink::new(file.try_clone().context("sharing the file")?);
+        let source: Arc<dyn Source> = Arc::new(FileSource::new(file)?);
+        return mend(args, what, &source, &sink);
+    };
+    let original = input::open(path)?;
+    publish(copy, Existing::Keep, |file| {
+        let sink = FileSink::new(file.try_clone().context("sharing the output")?);
+        copied(&original, &sink)?;
+        let file = file.try_clone().context("sharing the output")?;
+        let source: Arc<dyn Source> = Arc::new(FileSource::new(file)?);
+        mend(args, what, &source, &sink)
+    })
+}
+
+fn look_at(args: &Args, source: &Arc<dyn Source>) -> anyhow::Result<(Format, Check)> {
     let format = match args.format {
         Some(format) => format,
-        None => input::judge(&source, &Limits::default())?.format,
+        None => input::judge(source, &Limits::default())?.format,
     };
     let options = OpenOptions {
         format: Some(format),
         ..OpenOptions::default()
     };
     let found = work::watched(work::show(args.progress, args.quiet), |progress| {
-        check(&source, &options, progress)
+        check(source, &options, progress)
     })?;
     Ok((format, found))
 }
 
+/// Checks, repairs where something is wrong, and tells what is left.
+fn mend(
+    args: &Args,
+    what: What,
+    source: &Arc<dyn Source>,
+    sink: &FileSink,
+) -> anyhow::Result<Seen> {
+    let (format, before) = look_at(args, source)?;
+    if format != Format::Qcow2 {
+        return Err(Error::unsupported(format, "", "is not repaired: qcow2 is").into());
+    }
+    let what = match what {
+        What::Leaks => Repair::Leaks,
+        What::All => Repair::All,
+    };
+    let found = if before.is_clean() && what == Repair::Leaks {
+        before.clone()
+    } else {
+        let found = work::watched(work::show(args.progress, args.quiet), |progress| {
+            repair(source, sink, what, progress)
+        })?;
+        sink.sync()?;
+        found
+    };
+    Ok(Seen {
+        format,
+        corruptions_fixed: before.corruptions.saturating_sub(found.corruptions),
+        leaks_fixed: before.leaks.saturating_sub(found.leaks),
+        found,
+    })
+}
+
+/// Copies the bytes of a file, and leaves its holes holes.
+fn copied(from: &dyn Source, to: &dyn Sink) -> formats::Result<()> {
+    const PORTION: u64 = 1 << 20;
+    let mut buf = Vec::new();
+    let mut at = HostOffset::ZERO;
+    while let Some(data) = from.next_data(at)? {
+        at = data.start;
+        while at < data.end {
+            let len = data.end.since(at).min(PORTION);
+            buf.resize(len as usize, 0);
+            from.read_exact_at(&mut buf, at)?;
+            to.write_all_at(&buf, at)?;
+            at = HostOffset(at.0 + len);
+        }
+    }
+    to.set_len(from.len())
+}
+
 /// The outcome for people, in the words of `qemu-img check`.
-fn human(filename: Option<&str>, found: &Check, paint: Paint) -> String {
+fn human(filename: Option<&str>, seen: &Seen, paint: Paint) -> String {
+    let found = &seen.found;
     let mut text = String::new();
     if let Some(filename) = filename {
         text += &format!("{}:\n", paint.name(Plain(filename)));
+    }
+    if seen.corruptions_fixed + seen.leaks_fixed > 0 {
+        text += &format!(
+            "Repaired: {} errors, {} leaks. What follows was found afterwards.\n",
+            seen.corruptions_fixed, seen.leaks_fixed
+        );
     }
     for problem in &found.problems {
         let kind = match problem.kind {
@@ -227,27 +347,32 @@ mod tests {
     #[test]
     fn people_see_every_problem_and_what_it_means() {
         let paint = Paint::for_stream(&std::fs::File::open("/dev/null").unwrap());
-        let mut found = Check {
-            total_units: 128,
-            allocated_units: 5,
-            end_offset: 917_504,
-            ..Check::default()
+        let mut seen = Seen {
+            format: Format::Qcow2,
+            found: Check {
+                total_units: 128,
+                allocated_units: 5,
+                end_offset: 917_504,
+                ..Check::default()
+            },
+            corruptions_fixed: 0,
+            leaks_fixed: 0,
         };
         let counts = "5/128 = 3.91% allocated, 0.00% fragmented, 0.00% compressed clusters\n\
                       Image end offset: 917504\n";
         assert_eq!(
-            human(None, &found, paint),
+            human(None, &seen, paint),
             format!("No errors were found on the image.\n{counts}")
         );
-        found.leaks = 2;
-        found.leaked_bytes = 131_072;
-        found.problems.push(Problem {
+        seen.found.leaks = 2;
+        seen.found.leaked_bytes = 131_072;
+        seen.found.problems.push(Problem {
             kind: ProblemKind::Leak,
             place: "cluster 7".into(),
             message: "is counted\x1b, and nobody uses it".into(),
         });
         assert_eq!(
-            human(Some("a"), &found, paint),
+            human(Some("a"), &seen, paint),
             format!(
                 "a:\nleak  cluster 7: is counted\\u{{1b}}, and nobody uses it\n… and 1 more\n2 leaks \
                  were found on the image, 128.00 KiB (131072 bytes): this means waste of space, but \

@@ -1,6 +1,7 @@
 //! The verbs beside `inspect` and `convert`: what they print and leave behind, with qemu-img as
 //! the maker of images, the witness and, where scripts are to switch, the model.
 
+mod check;
 mod compare;
 mod create;
 mod info;
@@ -119,14 +120,4 @@ fn completions_and_manual_know_every_verb() {
         let page = fs::read_to_string(room.path(format!("man/glint-{verb}.1"))).unwrap();
         assert!(page.contains(".SH DESCRIPTION"), "{page}");
     }
-}
-
-#[test]
-fn a_raw_file_has_nothing_to_check_and_that_is_not_its_fault() {
-    let room = Room::new();
-    room.raw("a.raw");
-    let (code, out, err) = room.glint("check --output json a.raw");
-    let seen: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &seen["check-errors"]), (2, &1.into()));
-    assert!(err.starts_with("error: a.raw: "), "{err}");
 }
