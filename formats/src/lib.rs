@@ -5,13 +5,13 @@
 //! | format | recognised | read | written |
 //! | --- | --- | --- | --- |
 //! | raw (MBR, GPT; kernels, ramdisks, file systems) | yes | yes | sparse |
-//! | qcow2 v2, v3 | yes | yes | v3: plain, zlib, zstd |
+//! | qcow2 v2, v3 | yes | yes, snapshots by name; others beneath where granted | all but encryption |
 //! | vmdk | yes | monolithicSparse, streamOptimized; others and delta links where extent files and parents are granted | monolithicSparse, streamOptimized, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat |
-//! | vhd, vhdx, vdi | yes | without a parent | fixed, dynamic |
+//! | vhd, vhdx, vdi | yes | yes; differencing where the parent is granted | fixed, dynamic |
 //! | iso 9660, UDF | yes | as raw | |
 //! | parallels and ploop, bochs, dmg, qcow version 1 | yes | yes | |
 //! | luks 1, 2 | yes | with a passphrase | |
-//! | qed | yes, refused | | |
+//! | qed | yes, refused as an upload | yes | |
 //! | sparseimage, android-sparse, cloop, ewf, wim | yes, refused | | |
 //! | ova | yes | member by member | |
 //! | gzip, xz, zstd, bzip2, zip around them | yes | as a stream | |

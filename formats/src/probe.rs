@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::copy::Target;
 use crate::resolve::{Alone, Resolver};
 use crate::{Disk, Error, Limits, Passphrase, Result, Source, inspect};
-use crate::{bochs, dmg, luks, parallels, qcow1, qcow2, raw, vdi, vhd, vhdx, vmdk};
+use crate::{bochs, dmg, luks, parallels, qcow1, qcow2, qed, raw, vdi, vhd, vhdx, vmdk};
 
 macro_rules! formats {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -175,8 +175,8 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
         Format::Parallels => parallels::open(source, options),
         Format::Bochs => bochs::open(source, options),
         Format::Dmg => dmg::open(source, options),
-        Format::Qed
-        | Format::SparseImage
+        Format::Qed => qed::open(source, options),
+        Format::SparseImage
         | Format::Cloop
         | Format::Ewf
         | Format::AndroidSparse

@@ -8,7 +8,8 @@
 //!            in cluster_bits bits and then the offset; raw deflate
 //! ```
 //! QEMU `block/qcow.c`. Other versions are [`qcow2`](crate::qcow2)'s. Backing files and encryption
-//! are refused.
+//! are refused: the header does not say what format a backing file is, and to guess it from bytes
+//! that a guest may have written is how a raw disk comes to name files of the host.
 
 mod check;
 mod layout;

@@ -313,7 +313,6 @@ impl<'a> Checker<'a> {
             if (bitmap >> 32) & bitmap != 0 {
                 self.report
                     .corruption(l2.times, || tell("has subclusters that are data and zero"));
-                continue;
             }
             if !at.0.is_multiple_of(cluster_size) {
                 self.report

@@ -476,6 +476,7 @@ pub(super) mod tests {
 
         let mut new = new();
         new.geometry.is_extended = true;
+        new.l1_size = 4;
         (new.refcount_order, new.has_lazy_refcounts) = (6, true);
         let header = Header::parse(&new.emit()).unwrap();
         assert!(header.geometry.is_extended && header.has_lazy_refcounts());

@@ -180,9 +180,12 @@ fn tables(image: &[u8]) -> Vec<(usize, usize)> {
     all
 }
 
-/// Changes a byte or two of the tables.
-fn damage(image: &mut [u8], noise: &mut Noise) -> String {
-    let tables = tables(image);
+/// Changes a byte or two of the tables, or of the last refcount block alone.
+fn damage(image: &mut [u8], noise: &mut Noise, is_any: bool) -> String {
+    let mut tables = tables(image);
+    if !is_any {
+        tables.drain(..tables.len() - 1);
+    }
     let mut done = String::new();
     for _ in 0..=noise.below(2) {
         let (table, len) = tables[noise.below(tables.len())];
@@ -206,9 +209,9 @@ fn damage_is_counted_as_qemu_img_counts() {
     let (mut same, mut wrong) = (0, 0);
     for name in images(at) {
         let image = std::fs::read(at.join(&name)).unwrap();
-        for _ in 0..25 {
+        for _ in 0..16 {
             let mut broken = image.clone();
-            let what = format!("{name}: {}", damage(&mut broken, &mut noise));
+            let what = format!("{name}: {}", damage(&mut broken, &mut noise, true));
             std::fs::write(at.join("broken"), &broken).unwrap();
             let Some(theirs) = theirs(at, "broken") else {
                 // What it does not open has no sound header, names or L1 table.
@@ -219,39 +222,33 @@ fn damage_is_counted_as_qemu_img_counts() {
             let is_wrong = count("corruptions") + count("check-errors") + count("leaks") > 0;
             assert_eq!(!ours.is_clean(), is_wrong, "{what}: {theirs} {ours:#?}");
             wrong += u32::from(is_wrong);
-            same += u32::from(
-                ours.corruptions == count("corruptions")
-                    && ours.leaks == count("leaks")
-                    && ours.allocated_units == count("allocated-clusters")
-                    && ours.fragmented_units == count("fragmented-clusters")
-                    && ours.end_offset == count("image-end-offset"),
-            );
-            if std::env::var_os("SHOW").is_some()
-                && (
-                    ours.corruptions,
-                    ours.leaks,
-                    ours.allocated_units,
-                    ours.fragmented_units,
-                    ours.end_offset,
-                ) != (
-                    count("corruptions"),
-                    count("leaks"),
-                    count("allocated-clusters"),
-                    count("fragmented-clusters"),
-                    count("image-end-offset"),
-                )
-            {
-                eprintln!(
-                    "{what}\n{theirs}\n{:?}",
-                    Check {
-                        problems: ours.problems[..ours.problems.len().min(6)].to_vec(),
-                        ..ours
-                    }
-                );
+            if is_ours_alone(&ours) {
+                continue;
             }
+            let found = [
+                ("corruptions", ours.corruptions),
+                ("leaks", ours.leaks),
+                ("allocated-clusters", ours.allocated_units),
+                ("compressed-clusters", ours.compressed_units),
+                ("fragmented-clusters", ours.fragmented_units),
+                ("image-end-offset", ours.end_offset),
+            ];
+            for (key, value) in found {
+                assert_eq!(value, count(key), "{what}, {key}: {theirs} {ours:#?}");
+            }
+            same += 1;
         }
     }
-    eprintln!("{same} {wrong}");
+    assert!(same > 150 && wrong > 100, "{same} {wrong}");
+}
+
+/// Damage that qemu-img counts differently: it takes an L1 entry without an offset to point to
+/// the header, and reads an L2 table from between two clusters.
+fn is_ours_alone(check: &Check) -> bool {
+    check.problems.iter().any(|p| {
+        p.place.starts_with("L1 table")
+            && (p.message.ends_with("has no offset") || p.message.ends_with("between two clusters"))
+    })
 }
 
 /// Repairs the file at `path`.
@@ -274,9 +271,9 @@ fn what_is_repaired_is_sound_and_reads_the_same() {
     let mut mended = 0;
     for name in images(at) {
         let image = std::fs::read(at.join(&name)).unwrap();
-        for n in 0..12 {
+        for n in 0..8 {
             let mut broken = image.clone();
-            let what = format!("{name}: {}", damage(&mut broken, &mut noise));
+            let what = format!("{name}: {}", damage(&mut broken, &mut noise, n % 2 == 0));
             std::fs::write(at.join("broken"), &broken).unwrap();
             let (Some(_), Ok(before)) = (theirs(at, "broken"), check(&at.join("broken"))) else {
                 continue;
@@ -313,14 +310,14 @@ fn what_is_repaired_is_sound_and_reads_the_same() {
                 let peer =
                     theirs(at, "peer").map_or(u64::MAX, |t| t["corruptions"].as_u64().unwrap_or(0));
                 assert!(
-                    now <= peer,
+                    now <= peer || is_ours_alone(&after),
                     "{what}: we leave {now}, qemu-img {peer}: {after:?}"
                 );
                 mended += u32::from(!before.is_clean() && after.is_clean());
             }
         }
     }
-    assert!(mended > 40, "{mended}");
+    assert!(mended > 12, "{mended}");
 }
 
 /// qemu-img finds nothing wrong in "broken" where `after` says so; gives its corruptions.
