@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::layout::{Header, SECTION_LEN, SIGNATURE, creator};
@@ -110,8 +111,8 @@ impl Inspector {
             facts.find("header_copy", Severity::Warning, "header", doubt);
         }
         facts.detail("log_length", header.log_length);
-        let mut section = section.clone();
-        let mut replay = Replay::default();
+        let mut section = Cow::from(section);
+        let mut replay = None;
         if header.is_dirty() {
             let len = u64::from(header.log_length);
             if len > MAX_SPAN {
@@ -133,9 +134,10 @@ impl Inspector {
                 }
                 return Ok(Some(wanted));
             };
-            replay =
+            let played =
                 log::replay(log, header.log_guid, self.file_len).map_err(breaks("damaged_log"))?;
-            replay.apply(0, &mut section);
+            played.apply(0, section.to_mut());
+            replay = Some(played);
             facts.find(
                 "dirty_log",
                 Severity::Warning,
@@ -152,15 +154,9 @@ impl Inspector {
                 doubt,
             );
         }
-        let held = |piece: &Option<Held>, at| {
-            let held = piece.as_ref().filter(|held| held.at == at)?;
-            let mut bytes = held.bytes.clone();
-            replay.apply(at, &mut bytes);
-            Some(bytes)
-        };
         let (Some(metadata), Some(bat)) = (
-            held(&self.metadata, regions.metadata.start),
-            held(&self.bat, regions.bat.start),
+            held(&self.metadata, regions.metadata.start, &replay),
+            held(&self.bat, regions.bat.start, &replay),
         ) else {
             return Ok(Some(region_spans(&regions).into()));
         };
@@ -174,7 +170,7 @@ impl Inspector {
         let Some(file_len) = self.file_len else {
             return Ok(Some(vec![(Piece::End, Span::Tail(0))]));
         };
-        let file_len = replay.file_len(file_len);
+        let file_len = replay.map_or(file_len, |replay| replay.file_len(file_len));
         let end = regions.bat.start.saturating_add(table.table_len());
         if end > file_len {
             facts.find(
@@ -195,6 +191,16 @@ impl Inspector {
         .map_err(breaks("blocks"))?;
         Ok(None)
     }
+}
+
+/// The bytes of `piece`, should it stand at byte `at`, with the writes of the log made.
+fn held<'a>(piece: &'a Option<Held>, at: u64, replay: &Option<Replay>) -> Option<Cow<'a, [u8]>> {
+    let held = piece.as_ref().filter(|held| held.at == at)?;
+    let mut bytes = Cow::from(&held.bytes);
+    if let Some(replay) = replay {
+        replay.apply(at, bytes.to_mut());
+    }
+    Some(bytes)
 }
 
 /// What is looked at of metadata and BAT. Both at once: either may stand first, and a stream does

@@ -6,7 +6,8 @@ use crate::{Error, Format, Result};
 
 /// Bytes of the region looked at: its table, and more items than there are kinds of.
 pub(super) const LOOKED_AT: u64 = 1 << 20;
-const TABLE_LEN: u32 = 64 << 10;
+/// Bytes of the table at the beginning of the region.
+pub(super) const TABLE_LEN: u32 = 64 << 10;
 const MAX_ENTRIES: u16 = 2047;
 /// Keys of a parent locator looked at.
 const MAX_KEYS: u16 = 16;
@@ -214,6 +215,17 @@ fn emit_items(items: &[(Guid, Vec<u8>, u8)]) -> Vec<u8> {
         region.extend_from_slice(bytes);
     }
     region
+}
+
+/// The end of the last item that `table` names, in bytes of the region.
+pub(super) fn items_end(table: &[u8]) -> u64 {
+    let entries = table.get(32..).unwrap_or_default().as_chunks::<32>().0;
+    let count = le16(table, 10).unwrap_or(0);
+    let ends = entries.iter().take(count.into()).map(|entry| {
+        let (offset, len) = (le32(entry, 16).unwrap_or(0), le32(entry, 20).unwrap_or(0));
+        u64::from(offset) + u64::from(len)
+    });
+    ends.max().unwrap_or(0).max(TABLE_LEN.into())
 }
 
 fn short(what: &str) -> Error {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::layout::{Header, MIB, SECTION_LEN, SIGNATURE, malformed};
 use super::log;
-use super::metadata::{LOOKED_AT, Metadata};
+use super::metadata::{self, LOOKED_AT, Metadata};
 use super::region::Regions;
 use super::replay::Replayed;
 use crate::blocks::{Block, BlockDisk, BlockTable, Entries, SectorBitmap, Shape, parent};
@@ -50,14 +50,15 @@ impl Parts {
         }
         let (header, header_doubt) = Header::current(&section)?;
         let is_plain = !header.is_dirty();
-        let source = if is_plain {
-            source
+        let (source, section) = if is_plain {
+            (source, section)
         } else {
             let bytes = read_log(source.as_ref(), &header, options)?;
             let replay = log::replay(&bytes, header.log_guid, Some(source.len()))?;
-            Arc::new(Replayed::new(source, replay))
+            let source: Arc<dyn Source> = Arc::new(Replayed::new(source, replay));
+            let section = read_up_to(source.as_ref(), HostOffset::ZERO, SECTION_LEN)?;
+            (source, section)
         };
-        let section = read_up_to(source.as_ref(), HostOffset::ZERO, SECTION_LEN)?;
         let (regions, regions_doubt) = Regions::parse(&section, &header)?;
         let metadata = read_metadata(source.as_ref(), &regions.metadata)?;
         let doubts = [("header", header_doubt), ("region table", regions_doubt)];
@@ -150,9 +151,13 @@ fn read_metadata(source: &dyn Source, region: &Range<u64>) -> Result<Metadata> {
             ),
         ));
     }
-    let len = (region.end - region.start).min(LOOKED_AT);
-    let len = usize::try_from(len).unwrap_or(0);
-    Metadata::parse(&read_up_to(source, HostOffset(region.start), len)?)
+    let most = (region.end - region.start).min(LOOKED_AT);
+    let read = |len: u64| {
+        let len = usize::try_from(len.min(most)).unwrap_or(0);
+        read_up_to(source, HostOffset(region.start), len)
+    };
+    let table = read(metadata::TABLE_LEN.into())?;
+    Metadata::parse(&read(metadata::items_end(&table))?)
 }
 
 /// The block allocation table.

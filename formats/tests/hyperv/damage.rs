@@ -1,5 +1,6 @@
 //! Damaged images: an answer or an error, never a panic, a loop or a contradiction.
 
+use super::differencing::{Layer, Names, Shelf, base, vdi_child, vhd_child, vhdx_child};
 use super::*;
 
 /// Does everything one can do with a file that may be damaged. Errors are fine; panics, loops
@@ -157,4 +158,320 @@ fn reseal(image: &mut [u8], format: Format) {
         }
         _ => {}
     }
+}
+
+/// A file with some of its bytes changed: no copy for each of ten thousand.
+#[derive(Clone)]
+struct Patched {
+    base: Arc<Vec<u8>>,
+    len: usize,
+    patches: Vec<(usize, Vec<u8>)>,
+}
+
+impl Patched {
+    fn bytes(&self, at: usize, len: usize) -> Vec<u8> {
+        let mut buf = vec![0; len];
+        self.fill(&mut buf, at);
+        buf
+    }
+
+    fn fill(&self, buf: &mut [u8], at: usize) {
+        buf.copy_from_slice(&self.base[at..at + buf.len()]);
+        for (start, bytes) in &self.patches {
+            let (from, to) = ((*start).max(at), (start + bytes.len()).min(at + buf.len()));
+            if from < to {
+                buf[from - at..to - at].copy_from_slice(&bytes[from - start..to - start]);
+            }
+        }
+    }
+
+    fn patch(&mut self, at: usize, bytes: &[u8]) {
+        let len = bytes.len().min(self.base.len().saturating_sub(at));
+        self.patches.push((at, bytes[..len].to_vec()));
+    }
+
+    /// Makes the checksums of `format` right.
+    fn reseal(&mut self, format: Format) {
+        let end = self.base.len() - 512;
+        let structures: &[(usize, usize, usize)] = match format {
+            Format::Vhd => &[(0, 512, 64), (512, 1024, 36), (end, 512, 64)],
+            Format::Vhdx => &[
+                (64 << 10, 4096, 4),
+                (128 << 10, 4096, 4),
+                (192 << 10, 65536, 4),
+                (256 << 10, 65536, 4),
+            ],
+            _ => &[],
+        };
+        for &(at, len, sum_at) in structures {
+            let mut bytes = self.bytes(at, len);
+            bytes[sum_at..sum_at + 4].fill(0);
+            let sum = match format {
+                Format::Vhdx => crc32c::crc32c(&bytes).to_le_bytes(),
+                _ => (!bytes.iter().fold(0u32, |sum, b| sum + u32::from(*b))).to_be_bytes(),
+            };
+            self.patch(at + sum_at, &sum);
+        }
+    }
+}
+
+impl Source for Patched {
+    fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], at: formats::HostOffset) -> formats::Result<()> {
+        let end = at.0.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.len()) {
+            let e = std::io::ErrorKind::UnexpectedEof.into();
+            return Err(formats::Error::io(format!("reading at {at}"), e));
+        }
+        self.fill(buf, at.0 as usize);
+        Ok(())
+    }
+}
+
+/// Everything one can do, and no error that blames the system for what the file did.
+fn exercise(file: &Patched, format: Format, shelf: &Shelf) -> formats::Result<()> {
+    let source: Arc<dyn Source> = Arc::new(file.clone());
+    let found = inspect(source.as_ref(), &Limits::default())?;
+    let options = OpenOptions {
+        resolver: Arc::new(shelf.clone()),
+        ..options(format)
+    };
+    let checked = formats::check::check(&source, &options, &Progress::default());
+    if let Ok(checked) = &checked {
+        let problems = &checked.problems;
+        assert!(problems.len() as u64 <= checked.corruptions + checked.leaks);
+    }
+    let disk = match open(source, &options) {
+        Ok(disk) => disk,
+        Err(e) => {
+            assert!(
+                found.format != format || found.verdict() == Verdict::Unsafe,
+                "{e}"
+            );
+            return Err(e);
+        }
+    };
+    let (mut at, end) = (GuestOffset::ZERO, GuestOffset(disk.virtual_size()));
+    let mut buf = vec![0; 70_000];
+    for _ in 0..8 {
+        let mut some = Vec::new();
+        disk.extents(at..end, &mut some)?;
+        let Some(last) = some.last() else { break };
+        assert!(some.len() <= formats::MAX_EXTENTS);
+        assert!(some[0].range.start == at && last.range.end <= end);
+        for extent in some.iter().take(8) {
+            let len = guest_len(&extent.range).min(70_000);
+            let buf = &mut buf[..len as usize];
+            disk.read_at(buf, extent.range.start)?;
+            assert!(!extent.kind.is_hole() || bytes::is_zero(buf), "{extent:?}");
+        }
+        at = last.range.end;
+    }
+    checked.map(drop)
+}
+
+const MUTATIONS: u64 = 10_000;
+
+/// Seeded damage to images of all kinds, checksums made right again in half of them.
+fn survives_mutations(format: Format, images: Vec<Vec<u8>>, shelf: &Shelf) {
+    use rayon::prelude::*;
+    let images: Vec<_> = images.into_iter().map(Arc::new).collect();
+    (0..MUTATIONS).into_par_iter().for_each(|n| {
+        let mut random = Random(n);
+        let base = images[n as usize % images.len()].clone();
+        let mut file = Patched {
+            len: base.len(),
+            base,
+            patches: Vec::new(),
+        };
+        let spots = spots(format, &file.base);
+        for _ in 0..=random.below(3) {
+            let (start, len) = spots[random.below(spots.len() as u64) as usize];
+            let at = start + random.below(len as u64) as usize;
+            match random.below(4) {
+                0 => file.patch(at, &[random.next() as u8]),
+                1 => file.patch(at & !3, &[0xff; 8][..4 << random.below(2)]),
+                2 => {
+                    let bit = 1u32 << random.below(32);
+                    let field = u32::from_le_bytes(file.bytes(at & !3, 4).try_into().unwrap());
+                    file.patch(at & !3, &(field ^ bit).to_le_bytes());
+                }
+                _ => {
+                    let value = random.next() >> random.below(64);
+                    file.patch(at & !7, &value.to_le_bytes());
+                }
+            }
+        }
+        if random.below(2) == 0 {
+            file.reseal(format);
+        }
+        if random.below(16) == 0 {
+            file.len = random.below(file.base.len() as u64) as usize;
+        }
+        if let Err(e) = exercise(&file, format, shelf) {
+            assert_ne!(e.kind(), ErrorKind::Io, "mutation {n}: {e}");
+            assert!(!e.message().is_empty());
+        }
+    });
+}
+
+/// Where the structures are, smaller ones as often as larger ones.
+fn spots(format: Format, file: &[u8]) -> Vec<(usize, usize)> {
+    const MIB: usize = 1 << 20;
+    match format {
+        Format::Vhd => vec![
+            (0, 88),
+            (512, 64),
+            (1088, 200),
+            (1536, 40),
+            (file.len() - 512, 88),
+        ],
+        Format::Vhdx => vec![
+            (64 << 10, 80),
+            (128 << 10, 80),
+            (192 << 10, 80),
+            (256 << 10, 80),
+            (MIB, 256),
+            (2 * MIB, 224),
+            (2 * MIB + 65536, 400),
+            (3 * MIB, 64),
+            (3 * MIB + 4096 * 8, 8),
+        ],
+        _ => vec![(0x40, 20), (0x154, 120), (512, 40)],
+    }
+}
+
+#[test]
+fn survives_ten_thousand_mutations_of_vhd() {
+    let who = child_of("W2ru");
+    let guest = small_guest();
+    let fixed = base(
+        Format::Vhd,
+        &[("subformat", "fixed"), ("uuid", UUID)],
+        &guest[..9 * 512],
+    );
+    let images = vec![
+        base(Format::Vhd, &[("force_size", "on")], &guest),
+        vhd_child(&small_layer(), 4096, &who),
+        fixed.clone(),
+    ];
+    let shelf = Shelf::of(&[("base", &fixed)]);
+    survives_mutations(Format::Vhd, images, &shelf);
+}
+
+#[test]
+fn survives_ten_thousand_mutations_of_vhdx() {
+    let mut who = child_of("relative_path");
+    who.names.push(("parent_linkage", format!("{{{UUID}}}")));
+    let parent = base(
+        Format::Vhdx,
+        &[("uuid", UUID), ("block_size", "1M")],
+        &small_guest(),
+    );
+    let images = vec![
+        parent.clone(),
+        vhdx_child(&small_layer(), 1 << 20, 512, &who),
+        dirty(parent.clone()),
+    ];
+    let shelf = Shelf::of(&[("base", &parent)]);
+    survives_mutations(Format::Vhdx, images, &shelf);
+}
+
+#[test]
+fn survives_ten_thousand_mutations_of_vdi() {
+    let guest = small_guest();
+    let parent = base(Format::Vdi, &[("uuid", UUID)], &guest);
+    let images = vec![
+        parent.clone(),
+        base(Format::Vdi, &[("static", "on")], &guest),
+        vdi_child(&small_layer(), &guest, 4096, 4, &child_of("unused")),
+    ];
+    let shelf = Shelf::of(&[(UUID, &parent)]);
+    survives_mutations(Format::Vdi, images, &shelf);
+}
+
+const UUID: &str = "31313131-3131-3131-3131-313131313131";
+
+fn child_of(key: &'static str) -> Names {
+    Names {
+        id: [0x32; 16],
+        parent: [0x31; 16],
+        names: vec![(key, "base".to_owned())],
+    }
+}
+
+fn small_guest() -> Vec<u8> {
+    let mut guest = vec![0; 3 << 20];
+    guest[5000..9000].fill(3);
+    guest[(2 << 20) + 4096..(2 << 20) + 9000].fill(4);
+    guest
+}
+
+fn small_layer() -> Layer {
+    let mut layer = Layer {
+        size: 64 << 10,
+        ..Layer::default()
+    };
+    layer.write(1024, 1024, &mut Random(1));
+    layer.write(9 * 512, 4096, &mut Random(2));
+    layer
+}
+
+/// The image with its BAT in the log, where nobody has played it back yet.
+fn dirty(mut file: Vec<u8>) -> Vec<u8> {
+    const SECTOR: usize = 4096;
+    let bat = 3usize << 20;
+    let number = 0x1_0000_0007u64;
+    let mut entry = vec![0; 2 * SECTOR];
+    let old = file[bat..bat + SECTOR].to_vec();
+    file[bat..bat + SECTOR].fill(0xee);
+    entry[..4].copy_from_slice(b"loge");
+    entry[8..12].copy_from_slice(&(2 * SECTOR as u32).to_le_bytes());
+    entry[16..24].copy_from_slice(&number.to_le_bytes());
+    entry[24] = 1;
+    entry[32..48].fill(9);
+    entry[48..56].copy_from_slice(&(file.len() as u64).to_le_bytes());
+    entry[56..64].copy_from_slice(&(file.len() as u64).to_le_bytes());
+    entry[64..68].copy_from_slice(b"desc");
+    entry[68..72].copy_from_slice(&old[SECTOR - 4..]);
+    entry[72..80].copy_from_slice(&old[..8]);
+    entry[80..88].copy_from_slice(&(bat as u64).to_le_bytes());
+    entry[88..96].copy_from_slice(&number.to_le_bytes());
+    entry[SECTOR..].copy_from_slice(&old);
+    entry[SECTOR..SECTOR + 4].copy_from_slice(b"data");
+    entry[SECTOR + 4..SECTOR + 8].copy_from_slice(&((number >> 32) as u32).to_le_bytes());
+    entry[2 * SECTOR - 4..].copy_from_slice(&(number as u32).to_le_bytes());
+    let crc = crc32c::crc32c(&entry).to_le_bytes();
+    entry[4..8].copy_from_slice(&crc);
+    file[1 << 20..][..entry.len()].copy_from_slice(&entry);
+    for at in [64 << 10, 128 << 10] {
+        let header = &mut file[at..at + 4096];
+        header[48..64].fill(9);
+        header[4..8].fill(0);
+        let crc = crc32c::crc32c(header).to_le_bytes();
+        header[4..8].copy_from_slice(&crc);
+    }
+    file
+}
+
+#[test]
+fn a_bat_in_the_log_is_read_from_there() {
+    let guest = small_guest();
+    let clean = base(Format::Vhdx, &[("block_size", "1M")], &guest);
+    let dirty = dirty(clean.clone());
+    let disk = open(Arc::new(dirty.clone()), &options(Format::Vhdx)).unwrap();
+    let mut buf = vec![1; guest.len()];
+    disk.read_at(&mut buf, GuestOffset::ZERO).unwrap();
+    assert!(buf == guest);
+    let found = inspect(&dirty, &Limits::default()).unwrap();
+    assert_eq!(found.verdict(), Verdict::Safe);
+    assert_eq!(found.findings[0].rule, "dirty_log");
+    let found = check::checked(&dirty, Format::Vhdx).unwrap();
+    assert_eq!(
+        (found.corruptions, found.problems[0].place.as_str()),
+        (1, "log")
+    );
 }

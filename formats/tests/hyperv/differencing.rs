@@ -18,11 +18,11 @@ const MIB: usize = 1 << 20;
 /// What a layer holds of its own.
 #[derive(Default)]
 pub(crate) struct Layer {
-    size: usize,
+    pub(crate) size: usize,
     /// Bytes at whole sectors.
-    writes: Vec<(usize, Vec<u8>)>,
+    pub(crate) writes: Vec<(usize, Vec<u8>)>,
     /// Blocks known to be zero.
-    zeros: Vec<usize>,
+    pub(crate) zeros: Vec<usize>,
 }
 
 impl Layer {
@@ -42,7 +42,7 @@ impl Layer {
         layer
     }
 
-    fn write(&mut self, at: usize, len: usize, random: &mut Random) {
+    pub(crate) fn write(&mut self, at: usize, len: usize, random: &mut Random) {
         let data = (0..len).map(|_| random.next() as u8 | 1).collect();
         self.writes.push((at, data));
     }
