@@ -281,14 +281,15 @@ impl Extent {
             progress,
         };
         // Parts of the file still to be walked for.
-        let mut parts = vec![0..u64::MAX];
+        let whole = 0..u64::MAX;
+        let mut parts = vec![whole.clone()];
         let mut is_first = true;
         while let Some(part) = parts.pop() {
             let mut runs = Runs::new(part.clone());
             walk.walk(&mut runs, is_first.then_some(&mut *check))?;
             is_first = false;
             match runs.finish() {
-                Ok(runs) => self.judge(&runs, part == (0..u64::MAX), check),
+                Ok(runs) => self.judge(&runs, part == whole, check),
                 Err(middle) => parts.extend([middle..part.end, part.start..middle]),
             }
         }
@@ -325,7 +326,7 @@ impl Extent {
         let grain = self.geometry.grain_size / SECTOR;
         let end = self.source.len() / SECTOR;
         let mut at = from;
-        for run in runs.runs.iter().cloned().chain([end..end]) {
+        for run in runs.runs.iter().cloned().chain(std::iter::once(end..end)) {
             // Less than a grain is what alignment leaves.
             if run.start >= at + grain {
                 let bytes = (run.start - at) * SECTOR;

@@ -9,6 +9,8 @@ use crate::bytes::le32;
 use crate::inspect::{Facts, Next, Region, Severity, Span};
 use crate::{Format, Limits};
 
+/// How every descriptor begins.
+const DESCRIPTOR_BEGINS: &[u8] = b"# Disk DescriptorFile";
 /// Extents listed in the details.
 const SHOWN_EXTENTS: usize = 64;
 /// Tables are looked at when they lie before this byte, which every driver still remembers: all
@@ -30,8 +32,10 @@ enum State {
     Text,
     /// Wants the embedded descriptor.
     Embedded(Box<Header>, Facts),
-    /// Wants the first tables and the end of the file.
-    End(Box<Header>, Facts),
+    /// Wants the first tables.
+    Tables(Box<Header>, Facts),
+    /// Wants the beginning of the last grain they name, and the end of the file.
+    End(Box<Header>, Facts, Reach),
 }
 
 impl crate::inspect::Inspector for Inspector {
@@ -40,7 +44,8 @@ impl crate::inspect::Inspector for Inspector {
     }
 
     fn start(&mut self) -> Next {
-        Next::Want(vec![Span::head(HEADER_LEN as u64)])
+        // Of a file whose header is damaged the descriptor may be left.
+        Next::Want(vec![Span::head(2 * HEADER_LEN as u64)])
     }
 
     fn regions(&mut self, regions: &[Region<'_>]) -> Next {
@@ -51,8 +56,9 @@ impl crate::inspect::Inspector for Inspector {
             State::Head => self.head(region.bytes),
             State::Text => text(region.bytes),
             State::Embedded(header, facts) => self.embedded(header, facts, region.bytes),
-            State::End(header, facts) => match regions {
-                [tables, tail] => end(&header, facts, tables, tail),
+            State::Tables(header, facts) => self.tables(header, facts, region),
+            State::End(header, facts, reach) => match regions {
+                [last, tail] => end(&header, facts, &reach, last, tail),
                 _ => Next::NotMine,
             },
         }
@@ -60,7 +66,8 @@ impl crate::inspect::Inspector for Inspector {
 }
 
 impl Inspector {
-    fn head(&mut self, head: &[u8]) -> Next {
+    fn head(&mut self, bytes: &[u8]) -> Next {
+        let (head, second) = bytes.split_at(bytes.len().min(HEADER_LEN));
         if head.starts_with(SPARSE_MAGIC) {
             return self.sparse(head);
         }
@@ -77,6 +84,15 @@ impl Inspector {
         if descriptor::may_be_descriptor(head) {
             self.state = State::Text;
             return Next::Want(vec![Span::head(MAX_SPLIT_DESCRIPTOR as u64)]);
+        }
+        if second.starts_with(DESCRIPTOR_BEGINS) {
+            let mut facts = Facts::new(Format::Vmdk);
+            let message = format!(
+                "magic at byte 0 is not KDMV, but a descriptor follows at byte {HEADER_LEN}: the \
+                 header is damaged"
+            );
+            facts.find("header", Severity::Unsafe, "header, byte 0", message);
+            return Next::Done(facts);
         }
         Next::NotMine
     }
@@ -151,9 +167,10 @@ impl Inspector {
             );
             facts.find("create_type", Severity::Warning, "descriptor", message);
         }
-        if descriptor
-            .sectors()
-            .is_some_and(|n| n < header.capacity_sectors)
+        if !descriptor.extents.is_empty()
+            && descriptor
+                .sectors()
+                .is_some_and(|n| n < header.capacity_sectors)
         {
             let message = format!(
                 "its extent is {} sectors, the header rounds up to {}",
@@ -178,16 +195,31 @@ impl Inspector {
         {
             return Next::Done(facts);
         }
-        let (at, tail) = match header.directory_sector {
-            None => (0, STREAM_END),
-            Some(sector) => (sector.saturating_mul(SECTOR), 0),
-        };
+        let at = header
+            .directory_sector
+            .map_or(0, |n| n.saturating_mul(SECTOR));
         let overhead = header.overhead_sectors.saturating_mul(SECTOR);
         let len = match at {
             0 => 0,
             at => TABLES_END.min(overhead).saturating_sub(at),
         };
-        self.state = State::End(header, facts);
+        self.state = State::Tables(header, facts);
+        Next::Want(vec![Span::At { at, len }])
+    }
+
+    fn tables(&mut self, header: Box<Header>, facts: Facts, region: &Region<'_>) -> Next {
+        let reach = Reach::of(&header, region);
+        let (at, len) = match &reach.grain {
+            Some((_, sector)) if header.is_compressed() => (sector * SECTOR, GRAIN_MARKER_LEN),
+            _ => (0, 0),
+        };
+        let len = len as u64;
+        let tail = if header.is_compressed() {
+            STREAM_END
+        } else {
+            0
+        };
+        self.state = State::End(header, facts, reach);
         Next::Want(vec![Span::At { at, len }, Span::Tail(tail)])
     }
 }
@@ -228,7 +260,13 @@ fn text(bytes: &[u8]) -> Next {
 }
 
 /// The last step: what only the end of the file tells.
-fn end(header: &Header, mut facts: Facts, tables: &Region<'_>, region: &Region<'_>) -> Next {
+fn end(
+    header: &Header,
+    mut facts: Facts,
+    reach: &Reach,
+    last: &Region<'_>,
+    region: &Region<'_>,
+) -> Next {
     let limits = Limits {
         max_virtual_size: u64::MAX,
         ..Limits::default()
@@ -267,8 +305,10 @@ fn end(header: &Header, mut facts: Facts, tables: &Region<'_>, region: &Region<'
             header.overhead_sectors
         );
         facts.find("truncated", Severity::Unsafe, "header", message);
-    } else if let Some(message) = beyond(&header, tables, file_len) {
+    } else if let Some(message) = reach.beyond(&header, last, file_len) {
         facts.find("truncated", Severity::Unsafe, "grain tables", message);
+    } else if let Some(message) = open_end(&header, region) {
+        facts.find("footer", Severity::Unsafe, "file", message);
     } else if !file_len.is_multiple_of(SECTOR) {
         let message = format!("is {file_len} bytes, not whole sectors: it may have been cut short");
         facts.find("truncated", Severity::Warning, "file", message);
@@ -285,52 +325,93 @@ fn end(header: &Header, mut facts: Facts, tables: &Region<'_>, region: &Region<'
     Next::Done(facts)
 }
 
-/// What the directory and tables in `region`, which begins with the directory, name beyond the
-/// end of the file.
-fn beyond(header: &Header, region: &Region<'_>, file_len: u64) -> Option<String> {
-    let word = |at: u64| {
-        let at = usize::try_from(at.checked_sub(region.at)?).ok()?;
-        le32(region.bytes, at).map(u64::from)
-    };
-    let table_entries = u64::from(header.table_entries);
-    let capacity = header.capacity();
-    // Tables of an honest file do not overlap: no more entries than bytes for them.
-    let mut left = region.bytes.len() / 4;
-    for n in 0..header.directory_entries() {
-        let table = word(region.at + n * 4)?;
-        if table * SECTOR >= file_len {
+/// Why the end of a stream is missing: one whose directory stands behind its grains, where its
+/// writer had to come back to the header, still ends with a marker.
+fn open_end(header: &Header, region: &Region<'_>) -> Option<String> {
+    let directory = header.directory_sector?;
+    let is_behind = header.is_compressed() && directory >= header.overhead_sectors;
+    let last = region.bytes.len().checked_sub(HEADER_LEN)?;
+    let is_ended = crate::bytes::is_zero(&region.bytes[last..]);
+    (is_behind && !is_ended)
+        .then(|| "the last sector is no end-of-stream marker: it was cut short".into())
+}
+
+/// The furthest that the tables seen point to.
+#[derive(Default)]
+struct Reach {
+    /// Number and sector of a table.
+    table: Option<(u64, u64)>,
+    /// Number and sector of a grain.
+    grain: Option<(u64, u64)>,
+}
+
+impl Reach {
+    /// Goes through the directory and tables in `region`, which begins with the directory.
+    fn of(header: &Header, region: &Region<'_>) -> Self {
+        let word = |at: u64| {
+            let at = usize::try_from(at.checked_sub(region.at)?).ok()?;
+            le32(region.bytes, at).map(u64::from)
+        };
+        let further = |last: &mut Option<(u64, u64)>, n, sector| {
+            if last.is_none_or(|(_, furthest)| sector > furthest) {
+                *last = Some((n, sector));
+            }
+        };
+        let mut reach = Self::default();
+        let table_entries = u64::from(header.table_entries);
+        // Tables of an honest file do not overlap: no more entries than bytes for them.
+        let mut left = region.bytes.len() / 4;
+        for n in 0..header.directory_entries() {
+            let Some(table) = word(region.at.saturating_add(n * 4)) else {
+                break;
+            };
+            further(&mut reach.table, n, table);
+            for entry in 0..table_entries {
+                // Tables before the directory, or behind what was read, are not looked at.
+                let Some(sector) = word(table * SECTOR + entry * 4) else {
+                    break;
+                };
+                let Some(rest) = left.checked_sub(1) else {
+                    return reach;
+                };
+                left = rest;
+                // Not stored, or zeros.
+                if sector > 1 {
+                    further(&mut reach.grain, n * table_entries + entry, sector);
+                }
+            }
+        }
+        reach
+    }
+
+    /// What of it lies beyond the end of the file; `last` is the marker of a compressed grain.
+    fn beyond(&self, header: &Header, last: &Region<'_>, file_len: u64) -> Option<String> {
+        if let Some((n, sector)) = self.table
+            && sector * SECTOR >= file_len
+        {
             return Some(format!(
-                "table {n} is at sector {table:#x}, past the end of the file at {file_len:#x}: \
+                "table {n} is at sector {sector:#x}, past the end of the file at {file_len:#x}: \
                  it was cut short"
             ));
         }
-        for entry in 0..table_entries {
-            // Tables before the directory, or behind what was read, are not looked at.
-            let Some(sector) = word(table * SECTOR + entry * 4) else {
-                break;
-            };
-            left = left.checked_sub(1)?;
-            // Not stored, or zeros.
-            if sector <= 1 {
-                continue;
-            }
-            let grain = n * table_entries + entry;
-            let len = if header.is_compressed() {
-                GRAIN_MARKER_LEN as u64
-            } else {
-                // The last grain reaches only as far as the disk.
-                let start = grain.saturating_mul(header.grain_size());
-                capacity.saturating_sub(start).min(header.grain_size())
-            };
-            if sector * SECTOR + len > file_len {
-                return Some(format!(
-                    "grain {grain} takes {len} bytes at sector {sector:#x}, past the end of the \
-                     file at {file_len:#x}: it was cut short"
-                ));
-            }
-        }
+        let (grain, sector) = self.grain?;
+        let len = if header.is_compressed() {
+            // How long it is stands in its marker.
+            let size = le32(last.bytes, 8).map_or(0, u64::from);
+            GRAIN_MARKER_LEN as u64 + size
+        } else {
+            // The last grain reaches only as far as the disk.
+            let start = grain.saturating_mul(header.grain_size());
+            let rest = header.capacity().saturating_sub(start);
+            rest.min(header.grain_size())
+        };
+        (sector * SECTOR + len > file_len).then(|| {
+            format!(
+                "grain {grain} takes {len} bytes at sector {sector:#x}, past the end of the file \
+                 at {file_len:#x}: it was cut short"
+            )
+        })
     }
-    None
 }
 
 /// An extent file of ESX, known by its magic.
@@ -342,13 +423,11 @@ fn foreign(create_type: &str, what: &str) -> Facts {
     facts
 }
 
+/// Records faults. Where the text is at fault already, what follows from it is not news.
 fn blame(facts: &mut Facts, faults: impl IntoIterator<Item = Fault>) {
+    let known: Vec<_> = facts.findings.iter().map(|f| f.rule).collect();
     for fault in faults {
-        let is_known = facts
-            .findings
-            .iter()
-            .any(|f| f.rule == fault.rule && f.message == fault.message);
-        if !is_known {
+        if !known.contains(&fault.rule) {
             facts.find(fault.rule, Severity::Unsafe, "descriptor", fault.message);
         }
     }

@@ -20,18 +20,23 @@
 //! Directory and table entries are sector numbers, 32 bits, 0 for "not there". A directory entry
 //! names a grain table, a table entry a grain. All fields are little-endian. Other types are a
 //! descriptor in a text file of its own that names its extent files: flat ones, sparse ones with
-//! the header above, or `COWD` ones (vmfsSparse: the same two levels behind another header).
+//! the header above, `COWD` ones (vmfsSparse: the same two levels behind another header), or
+//! seSparse ones (two levels of 64-bit entries). A delta link names a parent, which its holes
+//! fall through to.
 //!
 //! Specification: VMware, *Virtual Disk Format 5.0*: "The Descriptor File", "Hosted Sparse
-//! Extents", "Stream-Optimized Compressed Sparse Extents", "ESX Server Sparse Extents".
+//! Extents", "Stream-Optimized Compressed Sparse Extents", "ESX Server Sparse Extents". seSparse
+//! is not in it; see `sesparse`.
 //!
 //! | read | from |
 //! | --- | --- |
 //! | monolithicSparse, streamOptimized | the file alone |
-//! | monolithicFlat, twoGbMaxExtent{Flat,Sparse}, vmfs, vmfsSparse, custom | a descriptor, where the resolver grants its extent files |
+//! | monolithicFlat, twoGbMaxExtent{Flat,Sparse}, vmfs, vmfsSparse, seSparse, custom | a descriptor, where the resolver grants its extent files |
+//! | sparse files whose descriptor names more extents | the same |
+//! | delta links of all these | where the resolver grants the parent, and its CID is the one meant |
 //!
-//! Refused by name: delta links (a parent), raw devices, seSparse, extent names that leave the
-//! descriptor's folder.
+//! Refused by name: raw devices, extent names that leave the descriptor's folder, seSparse with
+//! changes waiting in the journal.
 
 mod check;
 mod cowd;

@@ -41,6 +41,7 @@ pub(super) fn embedded(header: &Header, descriptor: &Descriptor) -> Vec<Fault> {
     }
     faults.extend(paths(descriptor));
     if let Some(sectors) = descriptor.sectors()
+        && !descriptor.extents.is_empty()
         && !fits(sectors, header)
     {
         faults.push(Fault {

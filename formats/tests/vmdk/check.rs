@@ -101,6 +101,9 @@ fn sparse() -> (Vec<u8>, [usize; 2]) {
     (image, tables)
 }
 
+/// What it is, the words put in place, and what is told of it.
+type Damage = (&'static str, Vec<(usize, u32)>, &'static str);
+
 #[test]
 fn each_contradiction_is_told() {
     let (good, [copy, table]) = sparse();
@@ -109,52 +112,52 @@ fn each_contradiction_is_told() {
     let grain = le32(&good, table) as u32;
     let directory = le32(&good, 56) * 512;
     let middle = table + 80 * 4;
-    let cases: [(&str, &[(usize, u32)], &str); 9] = [
+    let cases: [Damage; 9] = [
         (
             "out of file",
-            &[(table, 0x00ff_0000), (copy, 0x00ff_0000)],
+            vec![(table, 0x00ff_0000), (copy, 0x00ff_0000)],
             "past the end",
         ),
         (
             "twice",
-            &[(middle, grain), (copy + 80 * 4, grain)],
+            vec![(middle, grain), (copy + 80 * 4, grain)],
             "two structures",
         ),
         (
             "in part",
-            &[(middle, grain + 64), (copy + 80 * 4, grain + 64)],
+            vec![(middle, grain + 64), (copy + 80 * 4, grain + 64)],
             "two structures",
         ),
         (
             "in the header",
-            &[(middle, 2), (copy + 80 * 4, 2)],
+            vec![(middle, 2), (copy + 80 * 4, 2)],
             "two structures",
         ),
-        ("zeroed", &[(table, 1), (copy, 1)], "zeroed grain"),
+        ("zeroed", vec![(table, 1), (copy, 1)], "zeroed grain"),
         (
             "copy differs",
-            &[(copy, grain + 128)],
+            vec![(copy, grain + 128)],
             "differs from the first in 1 entries",
         ),
         (
             "table out of file",
-            &[(directory, 0x00ff_0000)],
+            vec![(directory, 0x00ff_0000)],
             "past the end",
         ),
         (
             "table twice",
-            &[(directory + 4, le32(&good, directory) as u32)],
+            vec![(directory + 4, le32(&good, directory) as u32)],
             "overlaps another",
         ),
         (
             "directory out of file",
-            &[(56, 0x00ff_0000)],
+            vec![(56, 0x00ff_0000)],
             "past the end",
         ),
     ];
     for (what, changes, says) in cases {
         let mut bad = good.clone();
-        for &(at, value) in changes {
+        for (at, value) in changes {
             put(&mut bad, at, value);
         }
         let found = checked(&bad);

@@ -28,9 +28,9 @@ fn kind(chance: &mut Chance) -> Kind {
     }
 }
 
-/// An extent of `tables` grain tables, the first of them missing, tables and grains stored in
+/// An extent of `tables` grain tables, the first of them missing where there are more, tables and grains stored in
 /// reverse; and what a guest reads in it.
-fn emit(tables: usize, seed: u64) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn emit(tables: usize, seed: u64) -> (Vec<u8>, Vec<u8>) {
     let mut chance = Chance(seed);
     let grains_at = (TABLES * 512 + tables * TABLE) / 512;
     let mut guest = vec![0; tables * TABLE_ENTRIES * GRAIN];
@@ -60,7 +60,7 @@ fn emit(tables: usize, seed: u64) -> (Vec<u8>, Vec<u8>) {
     ] {
         put(&mut image, at, value);
     }
-    for n in 1..tables {
+    for n in usize::from(tables > 1)..tables {
         let number = tables - 1 - n;
         put(&mut image, DIRECTORY * 512 + n * 8, 1 << 60 | number as u64);
         for entry in 0..TABLE_ENTRIES {
