@@ -18,7 +18,7 @@ const ZIP_END: usize = 22;
 
 /// A mark found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mark {
+pub enum Mark {
     /// The signature of a boot sector.
     BootSector,
     /// The magic of a tar header.

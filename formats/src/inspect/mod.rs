@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub use judge::{Inspection, MemberDisk, Verdict, judge};
+pub use marks::Mark;
 pub use source::inspect;
 pub(crate) use stream::HEAD as REMEMBERED_HEAD;
 pub use stream::Stream;
@@ -110,7 +111,7 @@ pub struct Facts {
     /// is the guest's, not a second format.
     pub guest_at_zero: bool,
     /// What other programs may take the file for.
-    pub(crate) marks: Vec<marks::Mark>,
+    pub marks: Vec<Mark>,
 }
 
 impl Facts {
