@@ -13,8 +13,11 @@
 //! | luks 1, 2 | yes | with a passphrase | |
 //! | qed | yes, refused as an upload | yes | |
 //! | sparseimage, android-sparse, cloop, ewf, wim | yes, refused | | |
-//! | ova | yes | member by member | |
-//! | gzip, xz, zstd, bzip2, zip around them | yes | as a stream | |
+//! | ova | yes | member by member | OVF 1.1, SHA-256 manifest, streamOptimized disks |
+//! | ovf | yes | where its files are granted | |
+//! | box (vagrant) | yes | disk by disk | |
+//! | docker archives, OCI layouts | yes, images and layers listed | | |
+//! | gzip, xz, zstd, bzip2, zip around them | yes | as a stream | gzip, zstd |
 //!
 //! The way in: [`container::describe`] judges any file, [`open`] gives its [`Disk`], [`create`]
 //! and [`copy::copy`] write another.

@@ -3,6 +3,7 @@
 
 pub mod deflate;
 mod frames;
+mod parallel;
 pub mod stream;
 pub mod unit;
 mod xz;

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Serialize, Serializer};
 
-use super::zip;
+use super::{parallel, zip};
 use crate::bytes::{is_zero, le32};
 use crate::{Error, ErrorKind, HostOffset, Result, Source};
 
@@ -117,29 +117,55 @@ impl Compression {
     /// `Refused` for a zip archive that does not hold exactly one file, `Malformed` or
     /// `Unsupported` for one that cannot be read, `Io`.
     pub fn reader(self, source: Arc<dyn Source>) -> Result<Reader> {
-        let input = Input::new(source.clone());
-        let consumed = input.consumed.clone();
-        let inner: Box<dyn Read + Send> = match self {
-            Self::Gzip => Box::new(Parts::<Gzip>::new(input)),
-            Self::Bzip2 => Box::new(Parts::<Bzip2>::new(input)),
-            Self::Xz => xz(input)?,
-            Self::Zstd => zstd(input)?,
-            Self::Zip => {
-                let file = zip::find(&source)?;
-                let body: Arc<dyn Source> = Arc::new(file.body(source)?);
-                let input = Input::new(body);
-                return Ok(Reader {
-                    compression: self,
-                    consumed: input.consumed.clone(),
-                    inner: file.inflate(input)?,
-                });
-            }
-        };
+        if self == Self::Zip {
+            let file = zip::find(&source)?;
+            let body: Arc<dyn Source> = Arc::new(file.body(source)?);
+            let input = Input::new(body);
+            return Ok(Reader {
+                compression: self,
+                consumed: input.consumed.clone(),
+                inner: file.inflate(input)?,
+            });
+        }
+        let input = Input::new(source);
         Ok(Reader {
             compression: self,
-            inner,
-            consumed,
+            consumed: input.consumed.clone(),
+            inner: decoder(self, input, true)?,
         })
+    }
+
+    /// The same by up to `threads` threads, where the file is made of parts that can be told
+    /// apart: zstd frames, gzip members that say their length.
+    ///
+    /// # Errors
+    /// Those of [`reader`](Self::reader).
+    pub fn reader_by(self, source: Arc<dyn Source>, threads: usize) -> Result<Reader> {
+        let consumed = Arc::default();
+        match parallel::reader(self, &source, threads, &consumed)? {
+            Some(inner) => Ok(Reader {
+                compression: self,
+                inner,
+                consumed,
+            }),
+            None => self.reader(source),
+        }
+    }
+}
+
+/// A decoder of a file that is no zip archive, or of some parts of one: then zeros may follow
+/// only those that are the last.
+pub(super) fn decoder(
+    compression: Compression,
+    input: Input,
+    is_last: bool,
+) -> Result<Box<dyn Read + Send>> {
+    match compression {
+        Compression::Gzip => Ok(Box::new(Parts::<Gzip>::new(input, is_last))),
+        Compression::Bzip2 => Ok(Box::new(Parts::<Bzip2>::new(input, is_last))),
+        Compression::Xz => xz(input),
+        Compression::Zstd => zstd(input),
+        Compression::Zip => Err(Error::usage("a zip archive is no stream")),
     }
 }
 
@@ -183,7 +209,7 @@ pub(super) fn zstd(input: Input) -> Result<Box<dyn Read + Send>> {
 }
 
 pub(super) fn bzip2(input: Input) -> Box<dyn Read + Send> {
-    Box::new(Parts::<Bzip2>::new(input))
+    Box::new(Parts::<Bzip2>::new(input, true))
 }
 
 /// What a compressed file holds, from its beginning.
@@ -347,12 +373,14 @@ impl Part for Bzip2 {
 struct Parts<P> {
     /// `None` once the end was seen.
     part: Option<P>,
+    may_pad: bool,
 }
 
 impl<P: Part> Parts<P> {
-    fn new(input: Input) -> Self {
+    fn new(input: Input, may_pad: bool) -> Self {
         Self {
             part: Some(P::start(input)),
+            may_pad,
         }
     }
 }
@@ -371,24 +399,26 @@ impl<P: Part> Read for Parts<P> {
             match input.fill_buf()? {
                 [] => break,
                 [first, ..] if *first == P::FIRST_BYTE => self.part = Some(P::start(input)),
-                _ => only_zeros(&mut input)?,
+                _ if self.may_pad => only_zeros(&mut input)?,
+                _ => return Err(something_follows()),
             }
         }
         Ok(0)
     }
 }
 
-fn only_zeros(input: &mut Input) -> io::Result<()> {
+fn something_follows() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "something else follows its end")
+}
+
+pub(super) fn only_zeros(input: &mut Input) -> io::Result<()> {
     loop {
         let rest = input.fill_buf()?;
         if rest.is_empty() {
             return Ok(());
         }
         if !is_zero(rest) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "something else follows its end",
-            ));
+            return Err(something_follows());
         }
         let len = rest.len();
         input.consume(len);

@@ -108,20 +108,21 @@ fn number(bytes: &mut &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
     fn xz(len: usize, block: u64) -> Vec<u8> {
-        let stream = liblzma::stream::MtStreamBuilder::new()
-            .threads(1)
-            .preset(1)
-            .block_size(block)
-            .check(liblzma::stream::Check::Crc64)
-            .encoder()
+        let mut child = Command::new("xz")
+            .args(["-1", "-T1", "-c", &format!("--block-size={block}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
             .unwrap();
-        let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
-        encoder.write_all(&vec![7; len]).unwrap();
-        encoder.finish().unwrap()
+        let mut pipe = child.stdin.take().unwrap();
+        pipe.write_all(&vec![7; len]).unwrap();
+        drop(pipe);
+        child.wait_with_output().unwrap().stdout
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! The output is bounded before it begins: by [`Limits::max_inflated`], and by
 //! [`Limits::max_ratio`] times the compressed length once that is more than
 //! [`Limits::RATIO_FREE`]. Inspection alone is content with much less: [`Limits::max_look`] of
-//! an image, and of an archive, whose members may lie anywhere, [`archive_output`].
+//! what is its own bytes, and of archives and formats, whose structures may lie anywhere, what is
+//! in proportion to the compressed length.
 
 use std::fs::File;
+use std::num::NonZero;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ use crate::{Error, ErrorKind, FileSource, Format, Limits, Result, Source};
 
 /// Bytes inflated at a time.
 const CHUNK: usize = 256 << 10;
+/// Threads that decompress: each has up to 4 MiB waiting.
+const MAX_THREADS: usize = 8;
 /// Zeros are left out of files in pieces of this size, the block of common file systems.
 const BLOCK: usize = 4096;
 
@@ -39,9 +43,9 @@ pub fn max_output(compressed: u64, limits: &Limits) -> u64 {
         .min(limits.max_inflated)
 }
 
-/// Bytes that may come out of a compressed archive to be inspected: in proportion to what went
-/// in, so that time is, and enough for small archives with large holes.
-fn archive_output(compressed: u64, limits: &Limits) -> u64 {
+/// Bytes that may come out to be inspected where structures may lie anywhere: in proportion to
+/// what went in, so that time is, and enough for small files with large holes.
+fn proportional_output(compressed: u64, limits: &Limits) -> u64 {
     const RATIO: u64 = 64;
     const FREE: u64 = 16;
     compressed
@@ -60,14 +64,35 @@ struct Inflater<'a> {
 }
 
 impl<'a> Inflater<'a> {
+    /// For who reads the beginning.
     fn new(
+        source: &Arc<dyn Source>,
+        compression: Compression,
+        cx: &'a Context<'a>,
+    ) -> Result<Self> {
+        Self::over(compression.reader(source.clone())?, source, compression, cx)
+    }
+
+    /// For who reads all of it.
+    fn whole(
+        source: &Arc<dyn Source>,
+        compression: Compression,
+        cx: &'a Context<'a>,
+    ) -> Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let reader = compression.reader_by(source.clone(), threads.min(MAX_THREADS))?;
+        Self::over(reader, source, compression, cx)
+    }
+
+    fn over(
+        reader: Reader,
         source: &Arc<dyn Source>,
         compression: Compression,
         cx: &'a Context<'a>,
     ) -> Result<Self> {
         cx.progress.start(source.len());
         Ok(Self {
-            reader: compression.reader(source.clone())?,
+            reader,
             compression,
             output: 0,
             max_output: max_output(source.len(), cx.limits),
@@ -151,7 +176,7 @@ fn inflate_whole(
     cx: &Context<'_>,
 ) -> Result<Arc<dyn Source>, Result<Finding>> {
     let run = || {
-        let mut inflater = Inflater::new(source, compression, cx)?;
+        let mut inflater = Inflater::whole(source, compression, cx)?;
         let mut head = vec![0; CHUNK];
         let len = inflater.next(&mut head)?;
         head.truncate(len);
@@ -213,16 +238,20 @@ fn look_inside(
     }
     if inside == Inside::Any && (tar::is_tar(head) || ovf::is_ovf(head)) {
         // Archives are read by position.
-        inflater.max_output = archive_output(source.len(), cx.limits);
+        inflater.max_output = proportional_output(source.len(), cx.limits);
         let scratch: Arc<dyn Source> = Arc::new(inflater.spill(head, scratch_file(cx)?)?);
         return describe_plain(&scratch, cx);
     }
-    let most = cx.limits.max_look;
+    let mut most = cx.limits.max_look;
     let mut stream = Stream::default();
     let broken = loop {
         stream.feed(&buf[..len]);
         if inflater.output > most {
-            return look_at_beginning(source, compression, stream, cx);
+            let further = proportional_output(source.len(), cx.limits);
+            if inflater.output > further || !stream.is_waiting() {
+                return look_at_beginning(source, compression, stream, cx);
+            }
+            most = further;
         }
         len = match inflater.next(&mut buf) {
             Ok(0) => break None,
@@ -311,7 +340,7 @@ pub fn inflate_into(
     file: File,
     cx: &Context<'_>,
 ) -> Result<FileSource> {
-    Inflater::new(source, compression, cx)?.spill(&[], file)
+    Inflater::whole(source, compression, cx)?.spill(&[], file)
 }
 
 impl Inflater<'_> {
