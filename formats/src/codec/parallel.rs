@@ -152,8 +152,16 @@ fn work(split: &Mutex<Splitter>) -> bool {
     let decode = || -> io::Result<()> {
         let len = range.end - range.start;
         let slice = Slice::new(source, HostOffset(range.start), len).map_err(io::Error::other)?;
-        let mut decoder =
-            decoder(compression, Input::new(Arc::new(slice)), is_last).map_err(io::Error::other)?;
+        let mut input = Input::new(Arc::new(slice));
+        let is_gzip = compression == Compression::Gzip;
+        if is_gzip && range.start > 0 && input.fill_buf()?.first() == Some(&0) {
+            // The padding behind the last part.
+            only_zeros(&mut input)?;
+            let _ = queue.send(Ok(Vec::new()));
+            return Ok(());
+        }
+        let decoder = decoder(compression, input, is_last);
+        let mut decoder = decoder.map_err(io::Error::other)?;
         loop {
             let mut chunk = vec![0; CHUNK];
             let n = decoder.read(&mut chunk)?;
