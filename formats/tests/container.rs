@@ -184,7 +184,7 @@ fn a_good_ova_is_told_whole() {
     assert_eq!(rules(&i), [""; 0]);
 
     let limits = Limits::default();
-    let opened = Ova::open(source(ova())).unwrap();
+    let opened = Ova::open(&source(ova())).unwrap();
     let found = opened.open_disk(0, &Context::new(&limits)).unwrap();
     assert!(read_all(found.as_ref()) == disk());
     assert!(opened.open_disk(1, &Context::new(&limits)).is_err());
@@ -202,7 +202,7 @@ fn compressed_disks_are_inflated() {
         assert_eq!(i.disks[0].compression, Some(name));
         assert_eq!(i.virtual_size, Some(1 << 20));
         let limits = Limits::default();
-        let ova = Ova::open(source(file)).unwrap();
+        let ova = Ova::open(&source(file)).unwrap();
         let found = ova.open_disk(0, &Context::new(&limits)).unwrap();
         assert!(read_all(found.as_ref()) == disk(), "{name}");
     }
@@ -369,7 +369,7 @@ fn references_stay_inside() {
             .add("web.img", &disk())
             .end();
         refused_for(&look(file.clone()), "ova_external_reference");
-        assert!(Ova::open(source(file)).is_err());
+        assert!(Ova::open(&source(file)).is_err());
         refused_for(&look(ovf(href)), "ova_external_reference");
     }
     let missing = Tar::default().add("web.ovf", &ovf("web.img")).end();
@@ -607,7 +607,7 @@ fn flipped_bytes_never_panic() {
             let found = look(file.clone());
             let is_plain = found.format == Format::Ova && found.compression.is_none();
             if is_plain && found.verdict() == Verdict::Safe {
-                Ova::open(source(file)).unwrap();
+                Ova::open(&source(file)).unwrap();
             }
         }
     }
@@ -670,7 +670,7 @@ fn content(source: &Arc<dyn Source>, i: &Inspection) -> Option<Arc<dyn formats::
     let limits = Limits::default();
     let cx = Context::new(&limits);
     if i.format == Format::Ova {
-        let ova = Ova::open(source.clone()).unwrap();
+        let ova = Ova::open(source).unwrap();
         let disk = ova.open_disk(0, &cx);
         return disk.map_err(|e| eprintln!("{e}")).ok();
     }

@@ -120,7 +120,7 @@ fn open_inside(
     let cx = Context::new(&options.limits);
     let head = read_up_to(source.as_ref(), HostOffset::ZERO, 4096)?;
     if judged.format == Format::Ova {
-        return Ova::open(source)?.open_disk(0, &cx);
+        return Ova::open(&source)?.open_disk(0, &cx);
     }
     match Compression::detect(&head).filter(|_| judged.compression.is_some()) {
         None => open(source, options),

@@ -67,7 +67,7 @@ fn we_read_what_we_write_and_threads_change_nothing() {
     assert_eq!(found.details["memory"], 2_u64 << 30);
     let names: Vec<_> = found.disks.iter().map(|d| d.name.as_str()).collect();
     assert_eq!(names, ["two-disks-disk1.vmdk", "two-disks-disk2.vmdk"]);
-    let ova = Ova::open(source).unwrap();
+    let ova = Ova::open(&source).unwrap();
     for (n, disk) in [a, b].into_iter().enumerate() {
         let back = ova.open_disk(n, &Context::new(&limits)).unwrap();
         assert!(read_all(back.as_ref()) == read_all(disk.as_ref()));

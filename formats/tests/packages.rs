@@ -163,7 +163,7 @@ fn a_libvirt_box_is_one_disk() {
         let limits = Limits::default();
         let (again, held) = examine(&source(bytes), &Context::new(&limits)).unwrap();
         assert_eq!(again.format, Format::Vagrant);
-        assert!(opened(&Ova::open(held).unwrap(), 0) == content(1));
+        assert!(opened(&Ova::open(&held).unwrap(), 0) == content(1));
     }
 }
 
@@ -182,7 +182,7 @@ fn a_libvirt_box_of_version_2_lists_its_disks() {
     is_safe(&i);
     let names: Vec<_> = i.disks.iter().map(|d| (d.id.as_str(), d.format)).collect();
     assert_eq!(names, [("data", Format::Raw), ("a.img", Format::Qcow2)]);
-    let package = Ova::open(source(file)).unwrap();
+    let package = Ova::open(&source(file)).unwrap();
     assert!(opened(&package, 0) == content(3));
     assert!(opened(&package, 1) == content(2));
     let missing = br#"{"provider":"libvirt","disks":[{"path":"../../etc/shadow"},{}]}"#;
@@ -212,7 +212,7 @@ fn a_virtualbox_box_is_told_by_its_descriptor() {
     assert_eq!(i.disks[0].name, "box-disk001.vmdk");
     let limits = Limits::default();
     let (_, held) = examine(&source(file), &Context::new(&limits)).unwrap();
-    assert!(opened(&Ova::open(held).unwrap(), 0) == content(4));
+    assert!(opened(&Ova::open(&held).unwrap(), 0) == content(4));
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn other_boxes_are_told_by_names_and_judged() {
     let i = look(tar(hyperv));
     is_safe(&i);
     assert_eq!(i.disks[0].name, "Virtual Hard Disks/disk.vhdx");
-    assert!(opened(&Ova::open(source(tar(hyperv))).unwrap(), 0) == content(5));
+    assert!(opened(&Ova::open(&source(tar(hyperv))).unwrap(), 0) == content(5));
 
     let twice = tar(&[hyperv[0], hyperv[2], hyperv[2]]);
     found(&look(twice), "box_duplicate_member", Severity::Unsafe);
@@ -641,7 +641,7 @@ fn ten_thousand_mutations_never_panic() {
             let found = describe(&file, &limits).unwrap();
             let is_package = matches!(found.format, Format::Ova | Format::Vagrant);
             if is_package && found.compression.is_none() && found.verdict() == Verdict::Safe {
-                let package = Ova::open(file.clone()).unwrap();
+                let package = Ova::open(&file).unwrap();
                 for n in 0..package.disks().len() {
                     let _ = package.open_disk(n, &Context::new(&limits));
                 }

@@ -48,7 +48,7 @@ pub fn open(
             let what = "is an archive without a disk image";
             return Err(Error::unsupported(found.format, "", what));
         }
-        Format::Ova | Format::Vagrant => Ova::open(source)?,
+        Format::Ova | Format::Vagrant => Ova::open(&source)?,
         Format::Ovf => Ova::open_descriptor(source.as_ref(), options.resolver.as_ref())?,
         format => {
             let options = OpenOptions {

@@ -137,7 +137,7 @@ impl Archive<'_> {
             let layers = image["Layers"].as_array().into_iter().flatten();
             let layers = layers.filter_map(text).map(ToOwned::to_owned).collect();
             let config = text(&image["Config"]).map(ToOwned::to_owned);
-            self.take_image(image["RepoTags"].clone(), config, layers)?;
+            self.take_image(&image["RepoTags"], config, layers)?;
         }
         Ok(())
     }
@@ -156,14 +156,14 @@ impl Archive<'_> {
         } else if let Some(layers) = index["layers"].as_array() {
             let layers = layers.iter().filter_map(|layer| blob(&layer["digest"]));
             let config = blob(&index["config"]["digest"]);
-            self.take_image(Value::Null, config, layers.collect())?;
+            self.take_image(&Value::Null, config, layers.collect())?;
         }
         Ok(())
     }
 
     fn take_image(
         &mut self,
-        tags: Value,
+        tags: &Value,
         config: Option<String>,
         layers: Vec<String>,
     ) -> Result<()> {

@@ -80,12 +80,12 @@ impl Ova {
     /// # Errors
     /// `Refused` with the first finding that makes the archive unsafe, whatever its disks hold;
     /// `Io`.
-    pub fn open(source: Arc<dyn Source>) -> Result<Self> {
+    pub fn open(source: &Arc<dyn Source>) -> Result<Self> {
         let listing = tar::list(source.as_ref())?;
-        let ova = if is_box(&source, &listing)? {
-            Self::read_box(&source, listing)?
+        let ova = if is_box(source, &listing)? {
+            Self::read_box(source, listing)?
         } else {
-            Self::read(&source, listing)?
+            Self::read(source, listing)?
         };
         ova.unless_unsafe()
     }

@@ -75,7 +75,7 @@ impl WriteOptions {
                     options.os.clone_from(value);
                 }
                 "vcpus" => {
-                    options.vcpus = number(value, 1, 1024).ok_or_else(|| bad("1 to 1024"))?
+                    options.vcpus = number(value, 1, 1024).ok_or_else(|| bad("1 to 1024"))?;
                 }
                 "memory" => {
                     options.memory = mebibytes(value).ok_or_else(|| bad("4 MiB to 64 TiB"))?;

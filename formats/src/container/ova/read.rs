@@ -1,6 +1,7 @@
 //! Reading an archive: members, descriptor, manifest, and how they fit.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use serde_json::Map;
@@ -93,9 +94,9 @@ impl Ova {
             .filter(|name| is_plain(name))
             .collect();
         for name in wanted {
-            if !ova.files.contains_key(&name) {
-                let granted = resolver.resolve(Format::Ovf, Wanted::Extent, &name)?;
-                ova.files.insert(name, granted);
+            if let Entry::Vacant(file) = ova.files.entry(name) {
+                let granted = resolver.resolve(Format::Ovf, Wanted::Extent, file.key())?;
+                file.insert(granted);
             }
         }
         ova.take_disks()?;
