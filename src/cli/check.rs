@@ -180,7 +180,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 
 /// A format without checks is no fault of the image.
 fn exit_of(error: &anyhow::Error) -> Exit {
-    match error.downcast_ref::<formats::Error>() {
+    match error.downcast_ref::<Error>() {
         Some(e) if e.kind() == ErrorKind::Unsupported => Exit::Ours,
         _ => Exit::of(error),
     }
