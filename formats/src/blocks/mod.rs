@@ -15,6 +15,7 @@
 
 mod bitmap;
 pub(crate) mod check;
+mod holes;
 mod pages;
 pub(crate) mod parent;
 pub(crate) mod writer;
@@ -23,6 +24,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use bitmap::SectorBitmap;
+use holes::Remembering;
 use pages::{PAGE, Page, Pages};
 
 use crate::disk::check_range;
@@ -110,7 +112,7 @@ pub(crate) struct Shape {
 
 /// A disk whose blocks are found through a table.
 pub(crate) struct BlockDisk<T> {
-    source: Arc<dyn Source>,
+    source: Remembering,
     table: T,
     pages: Pages,
     shape: Shape,
@@ -138,7 +140,7 @@ impl<T: BlockTable> BlockDisk<T> {
         }
         let pages = Pages::new(source.clone(), shape.table_at, len, shape.cache);
         Ok(Self {
-            source,
+            source: Remembering::new(source),
             table,
             pages,
             shape,
@@ -231,7 +233,7 @@ impl<T: BlockTable> BlockDisk<T> {
         let within = range.start.0 - start..range.end.0 - start;
         let mut at = range.start;
         let bitmap = self.bitmap(block, host)?;
-        for run in bitmap.runs(self.source.as_ref(), within)? {
+        for run in bitmap.runs(&self.source, within)? {
             let end = GuestOffset(start + run.end);
             if !has_room(out, base) {
                 break;
@@ -239,7 +241,7 @@ impl<T: BlockTable> BlockDisk<T> {
             if run.is_stored {
                 let host = HostOffset(host.0 + (at.0 - start));
                 let is_own = self.shape.is_plain;
-                let came = push_stored(self.source.as_ref(), at..end, host, is_own, base, out)?;
+                let came = push_stored(&self.source, at..end, host, is_own, base, out)?;
                 if came < end {
                     return Ok(came);
                 }
@@ -263,7 +265,7 @@ impl<T: BlockTable> BlockDisk<T> {
         let bitmap = self.bitmap(block, host)?;
         let (mut rest, mut at) = (buf, within);
         let range = within..within + rest.len() as u64;
-        for run in bitmap.runs(self.source.as_ref(), range)? {
+        for run in bitmap.runs(&self.source, range)? {
             let (part, tail) = rest.split_at_mut((run.end - at) as usize);
             if run.is_stored {
                 self.source.read_exact_at(part, HostOffset(host.0 + at))?;
@@ -299,7 +301,7 @@ impl<T: BlockTable> Disk for BlockDisk<T> {
                 Block::At(host) => {
                     let host = HostOffset(host.0 + at.0 % size);
                     let is_own = self.shape.is_plain;
-                    push_stored(self.source.as_ref(), at..end, host, is_own, base, out)?
+                    push_stored(&self.source, at..end, host, is_own, base, out)?
                 }
                 Block::Partial(host) => self.push_partial(block, host, at..end, base, out)?,
                 Block::Zero | Block::Unallocated => {
@@ -321,15 +323,18 @@ impl<T: BlockTable> Disk for BlockDisk<T> {
     fn read_at(&self, buf: &mut [u8], at: GuestOffset) -> Result<()> {
         check_range(at, buf.len() as u64, self.shape.virtual_size)?;
         let size = self.shape.block_size;
+        let last = (at.0 + buf.len() as u64).div_ceil(size);
         let mut rest = buf;
         let mut at = at.0;
         while !rest.is_empty() {
             let (block, within) = (at / size, at % size);
-            let len = usize::try_from(size - within)
+            // Blocks that follow each other in the file are one read.
+            let (first, next) = self.run(block, last)?;
+            let len = usize::try_from(next.saturating_mul(size) - at)
                 .unwrap_or(usize::MAX)
                 .min(rest.len());
             let (part, tail) = rest.split_at_mut(len);
-            match self.decode(block, &*self.page_of(block)?)? {
+            match first {
                 Block::At(host) => self
                     .source
                     .read_exact_at(part, HostOffset(host.0 + within))?,

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::holes::Remembering;
 use crate::source::read_up_to;
 use crate::{HostOffset, Result, Source};
 
@@ -38,7 +39,7 @@ impl Page {
 /// A table read page by page. Few are kept: which one a page displaces is decided by its
 /// number, for tables are walked in order.
 pub(super) struct Pages {
-    source: Arc<dyn Source>,
+    source: Remembering,
     at: HostOffset,
     len: u64,
     kept: Mutex<Vec<Option<Arc<Page>>>>,
@@ -50,7 +51,7 @@ impl Pages {
         let count = (cache / PAGE).clamp(1, len.div_ceil(PAGE).max(1));
         let count = usize::try_from(count).unwrap_or(1);
         Self {
-            source,
+            source: Remembering::new(source),
             at,
             len,
             kept: Mutex::new(vec![None; count]),
@@ -90,7 +91,7 @@ impl Pages {
             });
         }
         let len = usize::try_from(end - start).unwrap_or(0);
-        let mut bytes = read_up_to(self.source.as_ref(), host, len)?;
+        let mut bytes = read_up_to(&self.source, host, len)?;
         let fill = bytes
             .first()
             .copied()

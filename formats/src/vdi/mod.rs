@@ -10,8 +10,10 @@
 //! the number of a slot, `0xffffffff` for a block never written, `0xfffffffe` for one that was
 //! discarded and is zero.
 //!
-//! Read and written: dynamic and static images. Refused: undo and differencing images, and any whose parent
-//! UUID is not zero.
+//! Read: dynamic and static images of any block size to 256 MiB; undo and differencing images,
+//! and any whose parent UUID is not zero, where the parent is granted.
+//! Written: dynamic and static images of blocks of 1 MiB.
+//! Refused: images with a parent, without it.
 
 mod check;
 mod inspect;

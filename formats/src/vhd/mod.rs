@@ -12,8 +12,13 @@
 //!
 //! Read: fixed and dynamic, to 2040 GiB. The sector bitmap of a dynamic disk says which sectors
 //! were ever written; the others hold zeros, so it is not looked at (qemu and Hyper-V agree).
-//! Written: both kinds, as qemu-img does: to a size that geometry can express unless forced.
-//! Refused: differencing disks, and copies of the footer that contradict each other.
+//! Differencing disks where the parent is granted: there the bitmap decides which sectors fall
+//! through. The size is that of the geometry for disks of Virtual PC and qemu, of the size field
+//! for all others, and for those whose geometry is at its maximum.
+//! Written: fixed and dynamic, as qemu-img does: to a size that geometry can express unless
+//! forced; fixed to whole MiB for Azure.
+//! Refused: differencing disks without their parent, and copies of the footer that contradict
+//! each other.
 
 mod check;
 mod inspect;

@@ -14,8 +14,11 @@
 //!
 //! Read: fixed and dynamic disks of 512 and 4096-byte sectors to 64 TiB. A log that was never
 //! played back is played back in memory: every read after that of the headers goes through it.
-//! Written: both kinds, of 512-byte sectors, with an empty log.
-//! Refused: differencing disks, unknown regions and items that are marked as required.
+//! Differencing disks where the parent is granted: sector bitmaps, blocks of them in the BAT,
+//! decide which sectors fall through.
+//! Written: fixed and dynamic, of both sizes of sectors, with an empty log.
+//! Refused: differencing disks without their parent, unknown regions and items that are marked as
+//! required.
 
 mod check;
 mod inspect;
