@@ -154,7 +154,7 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
         None => inspect::inspect(source.as_ref(), &options.limits)?.format,
     };
     if let Some(name) = &options.snapshot
-        && format != Format::Qcow2
+        && !matches!(format, Format::Qcow2 | Format::Parallels)
     {
         return Err(Error::usage(format!(
             "there is no snapshot {name:?}: {format} has none inside it"
@@ -176,11 +176,9 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
         Format::Bochs => bochs::open(source, options),
         Format::Dmg => dmg::open(source, options),
         Format::Qed => qed::open(source, options),
-        Format::SparseImage
-        | Format::Cloop
-        | Format::Ewf
-        | Format::AndroidSparse
-        | Format::Wim => Err(Error::unsupported(format, "", "is recognised but not read")),
+        Format::SparseImage | Format::Cloop | Format::Ewf | Format::AndroidSparse | Format::Wim => {
+            Err(Error::unsupported(format, "", "is recognised but not read"))
+        }
     }
 }
 

@@ -20,7 +20,7 @@ mod reader;
 use std::sync::Arc;
 
 use crate::inspect::{Facts, MAX_SPAN, Next, Region, Severity, Span};
-use crate::{Disk, Format, HostOffset, Limits, OpenOptions, Result, Source, read_up_to};
+use crate::{Disk, Error, Format, HostOffset, Limits, OpenOptions, Result, Source, read_up_to};
 
 use descriptor::{Descriptor, is_descriptor};
 use layout::{EXTENSION_MAGIC_LEN, Header, check_extension};
@@ -216,6 +216,11 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
     let head = read_up_to(source.as_ref(), HostOffset::ZERO, HEAD as usize)?;
     if is_descriptor(&head) {
         return bundle::open(source.as_ref(), options);
+    }
+    if let Some(name) = &options.snapshot {
+        return Err(Error::usage(format!(
+            "there is no snapshot {name:?}: the descriptor of a bundle knows them, not its images"
+        )));
     }
     let header = Header::parse(&head)?;
     Ok(Arc::new(reader::Reader::new(
