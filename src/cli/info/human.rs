@@ -175,7 +175,7 @@ mod tests {
             (3_117_056, "2.97 MiB"),
             (852_480, "832 KiB"),
             (610_304, "596 KiB"),
-            (11 << 40, "11 TiB"),
+            (11_u64 << 40, "11 TiB"),
         ] {
             assert_eq!(short(&bytes.into()), shown);
         }
