@@ -49,6 +49,7 @@ pub fn check(
         space: Space::new(Format::Vhdx, units, &options.limits)?,
         kept: Space::new(Format::Vhdx, units, &options.limits)?,
         has_parent: parts.metadata.parent.is_some(),
+        first: u64::MAX,
         is_partial: false,
         next: None,
         file_len,
@@ -84,6 +85,8 @@ struct Audit {
     /// By MiB of the file: set aside for a block that holds no data now.
     kept: Space,
     has_parent: bool,
+    /// The MiB where the first block in use or kept is.
+    first: u64,
     /// Whether a block of the present chunk is stored in part.
     is_partial: bool,
     /// Where the next block would follow the last.
@@ -116,6 +119,7 @@ impl Audit {
                 let start = le64(&entry, 0).unwrap_or(0) & !(MIB - 1);
                 if start > 0 {
                     let end = start.saturating_add(size);
+                    self.first = self.first.min(start / MIB);
                     self.kept.take(in_mib(&(start..end)));
                 }
                 return;
@@ -125,6 +129,7 @@ impl Audit {
                 return;
             }
         };
+        self.first = self.first.min(host.0 / MIB);
         self.found.allocated_units += 1;
         let is_next = self.next.is_none_or(|next| next == host.0);
         self.found.fragmented_units += u64::from(!is_next);
@@ -192,9 +197,11 @@ impl Audit {
         let (mut space, mut found) = (self.space, self.found);
         found.end_offset = (space.end() * MIB).min(self.file_len);
         space.join(&self.kept);
-        // Less than a block is left between others for their alignment.
+        // Less than a block is left between others for their alignment, and room before the
+        // first one for the structures to grow.
         let least = self.shape.block_size / MIB;
-        for gap in space.gaps().filter(|gap| gap.end - gap.start >= least) {
+        let is_lost = |gap: &Range<u64>| gap.start > self.first && gap.end - gap.start >= least;
+        for gap in space.gaps().filter(is_lost) {
             let (start, end) = (gap.start * MIB, (gap.end * MIB).min(self.file_len));
             let message = format!("nothing uses the space up to {end:#x}");
             found.leak(end - start, format!("byte {start:#x}"), message);
