@@ -672,7 +672,7 @@ mod convert {
         for (name, message) in [
             ("none.ova", "it holds no disk"),
             ("plain.tar", "is an archive without a disk image"),
-            ("box.ovf", "is a descriptor without its disk images"),
+            ("box.ovf", "it holds no disk"),
         ] {
             let (code, _, err) = room.glint(&["convert", "-O", "raw", name, "b.raw"]);
             assert_eq!(code, 1, "{name}: {err}");

@@ -13,8 +13,9 @@ pub struct Limits {
     pub cache: u64,
     /// Largest output of a decompressed wrapper (`.gz`, `.xz`, …).
     pub max_inflated: u64,
-    /// Bytes of a wrapper's content that inspection decompresses: what is longer is judged by
-    /// its beginning, and wholly when it is converted.
+    /// Bytes of a wrapper's content that inspection decompresses however short the wrapper is;
+    /// of long ones it is 256 times their length. What is longer is judged by its beginning, and
+    /// wholly when it is converted.
     pub max_look: u64,
     /// Largest ratio of decompressed to compressed bytes of a wrapper, once the output is
     /// larger than [`Limits::RATIO_FREE`].
@@ -59,7 +60,7 @@ impl Default for Limits {
             max_table: 64 << 20,
             cache: 32 << 20,
             max_inflated: 1 << 40,
-            max_look: 256 << 20,
+            max_look: 1 << 30,
             max_ratio: 2000,
         }
     }

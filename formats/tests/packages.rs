@@ -468,17 +468,21 @@ fn tight() -> Limits {
 #[test]
 fn a_long_raw_image_is_judged_by_its_beginning() {
     type Encoder = fn(&[u8]) -> Vec<u8>;
-    let encoders: [(Encoder, bool); 4] = [(gzip, false), (bzip2, false), (xz, true), (zstd, true)];
+    let size = 32 << 20;
+    let disk = vec![7; size];
+    let encoders: [(Encoder, bool); 3] = [(bzip2, false), (xz, true), (zstd, true)];
     for (encode, says_length) in encoders {
-        let file = encode(&content(1));
+        let file = encode(&disk);
+        assert!(256 * file.len() < size, "{}", file.len());
         let i = describe(&source(file.clone()), &tight()).unwrap();
         is_safe(&i);
         found(&i, "seen_partly", Severity::Note);
         assert_eq!(i.format, Format::Raw);
-        assert_eq!(i.virtual_size, says_length.then_some(1 << 20));
+        let size = size as u64;
+        assert_eq!(i.virtual_size, says_length.then_some(size));
         let limits = tight();
         let (whole, held) = examine(&source(file), &Context::new(&limits)).unwrap();
-        assert_eq!((whole.virtual_size, held.len()), (Some(1 << 20), 1 << 20));
+        assert_eq!((whole.virtual_size, held.len()), (Some(size), size));
     }
 }
 
@@ -502,7 +506,11 @@ fn formats_are_told_by_their_beginning_where_that_decides() {
         assert_eq!((i.format, i.virtual_size), (format, Some(4 << 20)));
     }
     // A footer tells what this is: only the whole file does.
-    let vhd = gzip(&image(Format::Vhd, &[("subformat", "fixed")], &disk));
+    let vhd = bzip2(&image(
+        Format::Vhd,
+        &[("subformat", "fixed")],
+        &vec![7; 32 << 20],
+    ));
     let i = describe(&source(vhd.clone()), &tight()).unwrap();
     assert_eq!((i.format, i.virtual_size), (Format::Raw, None));
     found(&i, "seen_partly", Severity::Note);
@@ -523,9 +531,9 @@ fn structures_further_on_are_looked_for_in_proportion() {
     let i = describe(&source(gzip(&stream)), &tight()).unwrap();
     is_safe(&i);
     assert_eq!((i.format, i.virtual_size), (Format::Vmdk, Some(3 << 20)));
-    stream.truncate(512 << 10);
+    stream.truncate(96 << 10);
     stream.resize(80 << 20, 0);
-    let i = describe(&source(gzip(&stream)), &tight()).unwrap();
+    let i = describe(&source(zstd(&stream)), &tight()).unwrap();
     assert_eq!(i.format, Format::Vmdk);
     found(&i, "not_judged", Severity::Unsafe);
 }
@@ -535,7 +543,7 @@ fn bombs_cost_a_look() {
     // 2 GiB of zeros in each; a whole pass is what this must not take.
     let zeros = vec![0; 64 << 20];
     let bomb = |encode: fn(&[u8]) -> Vec<u8>| encode(&zeros).repeat(32);
-    for file in [bomb(gzip), bomb(zstd), bomb(bzip2)] {
+    for file in [bomb(xz), bomb(zstd), bomb(bzip2)] {
         let limits = Limits {
             max_look: 1 << 20,
             ..Limits::default()
@@ -551,7 +559,7 @@ fn bombs_cost_a_look() {
         assert!(progress.done() < len / 2, "{} of {len}", progress.done());
     }
     // An archive is gone through, in proportion to what went in.
-    let archive = gzip(&tar(&[("web.ovf", &ovf(&["a.img"])), ("a.img", &zeros)]));
+    let archive = zstd(&tar(&[("web.ovf", &ovf(&["a.img"])), ("a.img", &zeros)]));
     let i = describe(&source(archive.clone()), &tight()).unwrap();
     found(&i, "compression_bomb", Severity::Unsafe);
     is_safe(&look(archive));

@@ -60,6 +60,11 @@ fn same(file: &str, place: &str, ours: &Value, theirs: &Value) {
     }
 }
 
+/// A fixed vhd is recognised by its end, where qemu-img does not look unless it is told.
+fn flag(name: &str) -> &'static str {
+    if name == "fixed.vpc" { "-f vpc " } else { "" }
+}
+
 /// Makes one image of every kind that qemu-img makes.
 fn images(room: &Room) -> Vec<String> {
     room.raw("a.raw");
@@ -141,7 +146,8 @@ fn json_is_that_of_qemu_img_field_by_field() {
     let room = Room::new();
     for name in images(&room) {
         let ours = room.json(&format!("info --output json {name}"));
-        let theirs = serde_json::from_str(&room.qemu(&format!("info --output=json {name}")));
+        let flag = flag(&name);
+        let theirs = serde_json::from_str(&room.qemu(&format!("info --output=json {flag}{name}")));
         same(&name, "", &ours, &theirs.unwrap());
     }
 }
@@ -155,7 +161,8 @@ fn the_text_is_that_of_qemu_img_too() {
             continue;
         }
         let ours = room.fine(&format!("info {name}"));
-        assert_eq!(ours, room.qemu(&format!("info {name}")), "{name}");
+        let theirs = room.qemu(&format!("info {}{name}", flag(&name)));
+        assert_eq!(ours, theirs, "{name}");
     }
 }
 

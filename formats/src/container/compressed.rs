@@ -2,9 +2,8 @@
 //!
 //! The output is bounded before it begins: by [`Limits::max_inflated`], and by
 //! [`Limits::max_ratio`] times the compressed length once that is more than
-//! [`Limits::RATIO_FREE`]. Inspection alone is content with much less: [`Limits::max_look`] of
-//! what is its own bytes, and of archives and formats, whose structures may lie anywhere, what is
-//! in proportion to the compressed length.
+//! [`Limits::RATIO_FREE`]. Inspection alone is content with less: [`Limits::max_look`], or what
+//! is in proportion to the compressed length.
 
 use std::fs::File;
 use std::num::NonZero;
@@ -43,14 +42,13 @@ pub fn max_output(compressed: u64, limits: &Limits) -> u64 {
         .min(limits.max_inflated)
 }
 
-/// Bytes that may come out to be inspected where structures may lie anywhere: in proportion to
-/// what went in, so that time is, and enough for small files with large holes.
-fn proportional_output(compressed: u64, limits: &Limits) -> u64 {
-    const RATIO: u64 = 64;
-    const FREE: u64 = 16;
+/// Bytes that may come out to be inspected: in proportion to what went in, so that time is, and
+/// enough for small files with large holes.
+fn max_look(compressed: u64, limits: &Limits) -> u64 {
+    const RATIO: u64 = 256;
     compressed
         .saturating_mul(RATIO)
-        .max(limits.max_look.saturating_mul(FREE))
+        .max(limits.max_look)
         .min(max_output(compressed, limits))
 }
 
@@ -238,20 +236,16 @@ fn look_inside(
     }
     if inside == Inside::Any && (tar::is_tar(head) || ovf::is_ovf(head)) {
         // Archives are read by position.
-        inflater.max_output = proportional_output(source.len(), cx.limits);
+        inflater.max_output = max_look(source.len(), cx.limits);
         let scratch: Arc<dyn Source> = Arc::new(inflater.spill(head, scratch_file(cx)?)?);
         return describe_plain(&scratch, cx);
     }
-    let mut most = cx.limits.max_look;
+    let most = max_look(source.len(), cx.limits);
     let mut stream = Stream::default();
     let broken = loop {
         stream.feed(&buf[..len]);
         if inflater.output > most {
-            let further = proportional_output(source.len(), cx.limits);
-            if inflater.output > further || !stream.is_waiting() {
-                return look_at_beginning(source, compression, stream, cx);
-            }
-            most = further;
+            return look_at_beginning(source, compression, stream, cx);
         }
         len = match inflater.next(&mut buf) {
             Ok(0) => break None,

@@ -66,8 +66,8 @@ impl<'a> Context<'a> {
 
 /// Judges any file: what it is, what is in it, and whether that is safe.
 ///
-/// Plain images cost a few MiB of reads, compressed ones the decompression of
-/// [`Limits::max_look`] at most, archives with a manifest one pass.
+/// Plain images cost a few MiB of reads, compressed ones a bounded decompression
+/// (see [`Limits::max_look`]), archives with a manifest one pass.
 ///
 /// # Errors
 /// `Io` only. What is wrong with the file is a finding, not an error.

@@ -143,26 +143,6 @@ impl Stream {
             .any(|run| run.inspector.format() == format && matches!(run.state, State::Done(None)))
     }
 
-    /// Whether a format that the head of the file tells still waits for bytes to pass by. Those
-    /// that are their own bytes and need no more, partition tables and ISO 9660, do not count.
-    #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        let mut beginning = Self::default();
-        beginning.feed(&self.head);
-        let Self {
-            runs,
-            head,
-            tail,
-            seen,
-        } = beginning;
-        runs.into_iter().zip(&self.runs).any(|(mut run, ours)| {
-            let is_open = matches!(ours.state, State::Waiting(_))
-                && !matches!(run.inspector.format(), Format::Gpt | Format::Iso);
-            // Nothing is read here that could fail.
-            is_open && matches!(run.finish(&head, &tail, seen, None), Ok(Some(_)))
-        })
-    }
-
     /// Judges by what was seen of a longer file, of `len` bytes where that is known. What would
     /// decide and was not seen makes the image unsafe; a disk that is its own bytes is none the
     /// worse for it, but marks at its end (a footer, a trailer) may yet say that it is another
