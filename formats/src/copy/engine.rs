@@ -166,7 +166,7 @@ impl Run<'_> {
             let seq = job.seq;
             let spare = lock(&self.spare).pop().unwrap_or_default();
             let done = self.encode(&job, encoder, spare)?;
-            self.submit(seq, done)?;
+            self.submit(seq, done, encoder)?;
         }
     }
 
@@ -206,29 +206,37 @@ impl Run<'_> {
     }
 
     /// Queues an encoded job, then places and writes whatever has become next in order.
-    fn submit(&self, seq: u64, done: Done) -> Result<()> {
+    fn submit(&self, seq: u64, done: Done, encoder: &mut dyn Encode) -> Result<()> {
         let mut order = lock(&self.order);
         order.waiting.insert(seq, done);
         loop {
             let next = order.next;
-            let Some(done) = order.waiting.remove(&next) else {
+            let Some(mut done) = order.waiting.remove(&next) else {
                 return Ok(());
             };
             let mut tables = Tables::new();
             let writes = place(order.target.as_mut(), self.unit, &done, &mut tables)?;
             order.next += 1;
-            let mut pieces: Vec<_> = writes.iter().map(|w| (w.at, w.bytes(&done))).collect();
-            pieces.extend(tables.iter().map(|(at, table)| (*at, table.as_slice())));
-            if self.is_sequential {
-                // In order, so before anybody else may place.
-                pieces.sort_unstable_by_key(|(at, _)| *at);
-                self.write(&pieces)?;
-                drop(order);
-                self.turn.notify_all();
+            // A sink that takes bytes in order only has them before anybody else may place.
+            let held = if self.is_sequential {
+                Some(order)
             } else {
                 drop(order);
                 self.turn.notify_all();
-                self.write(&pieces)?;
+                None
+            };
+            for write in &writes {
+                encoder.seal(write.at, write.bytes_mut(&mut done));
+            }
+            let mut pieces: Vec<_> = writes.iter().map(|w| (w.at, w.bytes(&done))).collect();
+            pieces.extend(tables.iter().map(|(at, table)| (*at, table.as_slice())));
+            if held.is_some() {
+                pieces.sort_unstable_by_key(|(at, _)| *at);
+            }
+            self.write(&pieces)?;
+            if let Some(order) = held {
+                drop(order);
+                self.turn.notify_all();
             }
             self.progress.reached(done.start.0 + done.data.len() as u64);
             lock(&self.spare).push(done);
@@ -245,6 +253,15 @@ impl Write {
             &done.data
         };
         &bytes[self.start..self.end]
+    }
+
+    fn bytes_mut<'a>(&self, done: &'a mut Done) -> &'a mut [u8] {
+        let bytes = if self.is_packed {
+            &mut done.packed
+        } else {
+            &mut done.data
+        };
+        &mut bytes[self.start..self.end]
     }
 }
 

@@ -2,7 +2,8 @@
 //! number of threads.
 //!
 //! ```text
-//!  plan (next run of data) ─► N threads: read ► encode units ─► window ─► place in order ─► write
+//!  plan (next run of data) ─► N threads: read ► encode units ─► window ─► place in order
+//!                                                                  ─► N threads: seal ► write
 //! ```
 //! Only extents that hold data are read. Units are encoded by many threads, but given their
 //! places in guest order under one lock, where placing is arithmetic only; the writing happens
@@ -27,6 +28,14 @@ pub trait Encode: Send {
     /// # Errors
     /// What the codec met.
     fn encode(&mut self, n: UnitIndex, data: &[u8], packed: &mut Vec<u8>) -> Result<Shape>;
+
+    /// The last step before `bytes` are written at `at`: for what depends on the place, such as
+    /// encryption. They are one or more units that follow each other, of one kind: all verbatim
+    /// or all packed. Called by whichever thread writes them, outside the order unless the sink
+    /// is sequential.
+    fn seal(&mut self, at: HostOffset, bytes: &mut [u8]) {
+        let _ = (at, bytes);
+    }
 }
 
 /// What became of a unit.
