@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use formats::copy::{CopyOptions, Progress, copy};
 use formats::inspect::{Stream, Verdict, inspect};
 use formats::{
-    Disk, Error, ErrorKind, ExtentKind, FileSource, Format, GuestOffset, Limits, OpenOptions,
-    Passphrase, Result, Source, open,
+    CreateOptions, Disk, Error, ErrorKind, ExtentKind, FileSource, Format, GuestOffset, Limits,
+    MemorySink, OpenOptions, Passphrase, Result, Source, create, open, qcow2,
 };
 use support::Random;
 
@@ -338,4 +339,197 @@ fn a_volume_that_is_being_encrypted_anew_is_refused_by_name() {
     let e = refusal(open(image, &with("open sesame")));
     assert_eq!(e.kind(), ErrorKind::Unsupported);
     assert!(e.to_string().contains("anew"), "{e}");
+}
+
+/// Bytes with runs of zeros: some clusters are holes.
+fn patchy(len: usize) -> Vec<u8> {
+    let mut bytes = random(len);
+    for (n, piece) in bytes.chunks_mut(200_000).enumerate() {
+        if n % 3 == 1 {
+            piece.fill(0);
+        }
+    }
+    bytes
+}
+
+const AS_QCOW2: &str = "driver=qcow2,file.filename=image,encrypt.format=luks,encrypt.key-secret=s";
+
+#[test]
+fn opens_qcow2_that_qemu_img_encrypts() {
+    let folder = Folder::new();
+    let plain = patchy(700 << 10);
+    std::fs::write(folder.path("plain"), &plain).unwrap();
+    for variant in [
+        "cluster_size=65536",
+        "cluster_size=512,compat=0.10,encrypt.cipher-alg=aes-128",
+        "cluster_size=2M,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256",
+        "cluster_size=32k,extended_l2=on,encrypt.cipher-alg=twofish-256",
+        "data_file=data",
+    ] {
+        let options =
+            format!("encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,{variant}");
+        let convert = [
+            "convert", "-f", "raw", "-O", "qcow2", "--object", SECRET, "-o", &options, "plain",
+            "image",
+        ];
+        folder
+            .run("qemu-img", &convert)
+            .unwrap_or_else(|e| panic!("{variant}: {e}"));
+        let image = source(&folder.path("image"));
+        let mut options = with("open sesame");
+        options.resolver = Arc::new(Beside(folder.path("data")));
+        let disk = open(image.clone(), &options).unwrap_or_else(|e| panic!("{variant}: {e}"));
+        assert!(content(disk.as_ref()) == plain, "{variant}");
+        let mut extents = Vec::new();
+        let all = GuestOffset::ZERO..GuestOffset(disk.virtual_size());
+        disk.extents(all, &mut extents).unwrap();
+        assert!(extents.iter().any(|e| e.kind.is_hole()) || variant.contains("2M"));
+        assert!(
+            extents
+                .iter()
+                .all(|e| e.kind.is_hole() || e.kind == ExtentKind::Data { host: None })
+        );
+
+        options.passphrase = None;
+        let e = refusal(open(image.clone(), &options));
+        assert_eq!(e.kind(), ErrorKind::Refused);
+        assert!(e.to_string().contains("passphrase"), "{e}");
+        options.passphrase = with("shazam").passphrase;
+        let e = refusal(open(image.clone(), &options));
+        assert!(e.to_string().contains("opens no key slot"), "{e}");
+        let inspection = inspected(&image);
+        assert_eq!(inspection.details["encryption"], "luks");
+        assert!(inspection.findings.iter().any(|f| f.rule == "encrypted"));
+    }
+}
+
+/// Grants one file.
+struct Beside(PathBuf);
+
+impl formats::resolve::Resolver for Beside {
+    fn resolve(
+        &self,
+        _: Format,
+        _: formats::resolve::Wanted,
+        _: &str,
+    ) -> Result<formats::resolve::Granted> {
+        Ok(formats::resolve::Granted::alone(source(&self.0)))
+    }
+}
+
+fn encrypted(passphrase: &str, seed: u8) -> qcow2::WriteOptions {
+    qcow2::WriteOptions {
+        encryption: Some(qcow2::Encryption {
+            passphrase: Passphrase::new(passphrase.as_bytes()).unwrap(),
+            seed: [seed; 32],
+            iterations: 1000,
+        }),
+        ..qcow2::WriteOptions::default()
+    }
+}
+
+fn write(plain: &[u8], options: &qcow2::WriteOptions, threads: usize) -> Vec<u8> {
+    let disk = open(
+        Arc::new(plain.to_vec()),
+        &OpenOptions {
+            format: Some(Format::Raw),
+            ..OpenOptions::default()
+        },
+    )
+    .unwrap();
+    let options = CreateOptions::Qcow2(options.clone());
+    let target = create(&options, disk.virtual_size()).unwrap();
+    let sink = MemorySink::default();
+    let threads = CopyOptions {
+        threads: threads.try_into().unwrap(),
+    };
+    copy(disk.as_ref(), target, &sink, &threads, &Progress::default()).unwrap();
+    sink.into_bytes()
+}
+
+#[test]
+fn qemu_img_reads_the_qcow2_encrypted_here() {
+    let folder = Folder::new();
+    let variants = [
+        (64 << 10, qcow2::Version::V3, false, 3 << 20),
+        (512, qcow2::Version::V2, false, 200_000),
+        (2 << 20, qcow2::Version::V3, true, 5_000_001),
+        (4096, qcow2::Version::V3, false, 12_345 * 512),
+    ];
+    for (cluster_size, compat, extended_l2, len) in variants {
+        let plain = patchy(len);
+        let options = qcow2::WriteOptions {
+            cluster_size,
+            compat,
+            extended_l2,
+            ..encrypted("open sesame", 1)
+        };
+        let image = write(&plain, &options, 1);
+        assert!(image == write(&plain, &options, 5), "{options:?}");
+        assert!(!format!("{options:?}").contains("sesame"));
+        // The guest's bytes are not in it.
+        assert!(!image.windows(16).any(|w| w == &plain[..16]));
+
+        std::fs::write(folder.path("image"), &image).unwrap();
+        let check = ["check", "-q", "--object", SECRET, "--image-opts", AS_QCOW2];
+        folder.run("qemu-img", &check).unwrap();
+        let convert = [
+            "convert",
+            "--object",
+            SECRET,
+            "--image-opts",
+            AS_QCOW2,
+            "-O",
+            "raw",
+            "back",
+        ];
+        folder.run("qemu-img", &convert).unwrap();
+        let mut whole = plain.clone();
+        whole.resize(len.next_multiple_of(512), 0);
+        assert!(
+            std::fs::read(folder.path("back")).unwrap() == whole,
+            "{options:?}"
+        );
+
+        let image: Arc<dyn Source> = Arc::new(image);
+        let disk = open(image.clone(), &with("open sesame")).unwrap();
+        assert!(content(disk.as_ref()) == whole, "{options:?}");
+        assert_eq!(
+            refusal(open(image.clone(), &with("shazam"))).kind(),
+            ErrorKind::Refused
+        );
+        let rules: Vec<_> = inspected(&image).findings.iter().map(|f| f.rule).collect();
+        assert_eq!(rules, ["encrypted"]);
+    }
+}
+
+#[test]
+fn keys_and_salts_come_from_the_seed() {
+    let plain = random(100_000);
+    let first = write(&plain, &encrypted("open sesame", 1), 2);
+    assert!(first == write(&plain, &encrypted("open sesame", 1), 2));
+    assert!(first != write(&plain, &encrypted("open sesame", 2), 2));
+    assert!(first != write(&plain, &encrypted("shazam", 1), 2));
+}
+
+#[test]
+fn encryption_goes_without_compression_and_preallocation() {
+    let compressed = qcow2::WriteOptions {
+        compress: true,
+        ..encrypted("open sesame", 1)
+    };
+    let preallocated = qcow2::WriteOptions {
+        preallocation: qcow2::Preallocation::Metadata,
+        ..encrypted("open sesame", 1)
+    };
+    let mut endless = encrypted("open sesame", 1);
+    let mut none = endless.clone();
+    endless.encryption.as_mut().unwrap().iterations = u32::MAX;
+    none.encryption.as_mut().unwrap().iterations = 0;
+    for options in [compressed, preallocated, endless, none] {
+        let e = create(&CreateOptions::Qcow2(options), 1 << 20)
+            .err()
+            .unwrap();
+        assert_eq!(e.kind(), ErrorKind::Usage, "{e}");
+    }
 }

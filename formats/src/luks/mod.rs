@@ -20,6 +20,7 @@
 //! on what it protects. The virtual size is that of the decrypted payload.
 
 mod cipher;
+mod create;
 mod hash;
 mod kdf;
 mod metadata;
@@ -30,11 +31,15 @@ mod v2;
 
 use std::sync::Arc;
 
+pub(crate) use cipher::{IV_UNIT, SectorCipher};
+pub(crate) use create::{NewHeader, create};
+pub(crate) use sectors::Sectors;
+
+use crate::Passphrase;
 use crate::bytes::be16;
 use crate::inspect::{Facts, Next, Region, Severity, Span};
 use crate::source::read_up_to;
 use crate::{Disk, Error, ErrorKind, Format, HostOffset, OpenOptions, Result, Source};
-use sectors::Sectors;
 
 const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
 /// Bytes that offsets are counted in, and the least a sector has.
@@ -86,6 +91,23 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
         sectors,
         virtual_size,
     }))
+}
+
+/// The cipher of the header of version 1 that `source` begins with, where that is kept apart from
+/// what it encrypts.
+///
+/// # Errors
+/// Those of [`open`].
+pub(crate) fn unlock(source: &dyn Source, passphrase: &Passphrase) -> Result<SectorCipher> {
+    let head = read_up_to(source, HostOffset::ZERO, v1::LEN as usize)?;
+    match be16(&head, 6) {
+        Some(1) if head.starts_with(MAGIC) => v1::Header::parse(&head)?.unlock(source, passphrase),
+        version => Err(Error::unsupported(
+            Format::Luks,
+            "header",
+            format!("has the version {version:?} at byte 6 or no magic number, version 1 is read"),
+        )),
+    }
 }
 
 /// Key slots that were tried in vain.

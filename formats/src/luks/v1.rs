@@ -15,13 +15,13 @@ use crate::{Error, Format, Passphrase, Result, Source};
 
 /// Bytes of the header.
 pub(super) const LEN: u64 = 592;
-const SLOTS: usize = 208;
-const SLOT_LEN: usize = 48;
-const SLOT_COUNT: usize = 8;
-const ENABLED: u32 = 0x00ac_71f3;
-const DISABLED: u32 = 0x0000_dead;
+pub(super) const SLOTS: usize = 208;
+pub(super) const SLOT_LEN: usize = 48;
+pub(super) const SLOT_COUNT: usize = 8;
+pub(super) const ENABLED: u32 = 0x00ac_71f3;
+pub(super) const DISABLED: u32 = 0x0000_dead;
 /// Bytes of the digest of the volume key.
-const DIGEST_LEN: usize = 20;
+pub(super) const DIGEST_LEN: usize = 20;
 
 /// A header whose key slots lie apart from each other, between it and the payload.
 pub(super) struct Header {

@@ -12,17 +12,16 @@ pub(super) struct Extensions {
     pub(super) backing_format: Option<String>,
     pub(super) data_file: Option<String>,
     pub(super) bitmaps: Option<Directory>,
-    pub(super) has_encryption_header: bool,
-    /// Where the encryption header is, and its bytes.
+    /// Where the LUKS header lies, and its bytes; as it is said, not checked.
     pub(super) encryption_header: Option<(HostOffset, u64)>,
 }
 
-mod extension {
+pub(super) mod extension {
     pub(super) const END: u32 = 0;
     pub(super) const BACKING_FORMAT: u32 = 0xe279_2aca;
     pub(super) const DATA_FILE: u32 = 0x4441_5441;
     pub(super) const BITMAPS: u32 = 0x2385_2875;
-    pub(super) const ENCRYPTION: u32 = 0x0537_be77;
+    pub(in super::super) const ENCRYPTION: u32 = 0x0537_be77;
 }
 
 impl Extensions {
@@ -58,7 +57,6 @@ impl Extensions {
                 extension::DATA_FILE => found.data_file = Some(text(data)),
                 extension::BITMAPS => found.bitmaps = Directory::parse(data),
                 extension::ENCRYPTION => {
-                    found.has_encryption_header = true;
                     found.encryption_header = be64(data, 0).map(HostOffset).zip(be64(data, 8));
                 }
                 _ => {}

@@ -120,11 +120,15 @@ impl Inspector {
             break_rule(facts, ("overlap", e));
         }
         // Refused already: no more bytes are needed.
-        if facts
+        let is_refused = facts
             .findings
             .iter()
-            .any(|f| f.severity == Severity::Unsafe)
-        {
+            .any(|f| f.severity == Severity::Unsafe);
+        // Who has the passphrase passes over this, and wants all else to be judged.
+        if let Some(broken) = rules::encryption(header) {
+            break_rule(facts, broken);
+        }
+        if is_refused {
             return Next::Done(draft.facts);
         }
         let wanted = vec![
@@ -242,7 +246,7 @@ fn names(header: &Header, first: &[u8], facts: &mut Facts) -> Option<Directory> 
             "names an external data file without using it",
         );
     }
-    if extensions.has_encryption_header && header.crypt_method == 0 {
+    if extensions.encryption_header.is_some() && header.crypt_method == 0 {
         facts.find(
             "stray_encryption_header",
             Severity::Warning,

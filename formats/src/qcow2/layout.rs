@@ -25,6 +25,8 @@ pub(super) mod incompatible {
 }
 /// Compatible feature bit: refcounts may lag behind while the image is dirty.
 const LAZY_REFCOUNTS: u64 = 1 << 0;
+/// The one method of encryption that is read and written.
+pub(super) const CRYPT_LUKS: u32 = 2;
 /// Autoclear feature bit: the bitmaps extension is valid.
 const BITMAPS_VALID: u64 = 1 << 0;
 

@@ -16,8 +16,9 @@
 //! ```
 //! Everything is allocated in clusters of 512 bytes to 2 MiB, in any order. Read are all cluster
 //! sizes, refcount widths, both compressions, extended L2, internal snapshots by name, and, where
-//! a [`Resolver`] grants them, backing files of a recorded format and external data files. Refused
-//! are encryption, images marked corrupt and unknown incompatible features. Bitmaps are listed.
+//! a [`Resolver`] grants them, backing files of a recorded format and external data files; with a
+//! passphrase, LUKS encryption of version 1. Refused are encryption with AES alone, images marked
+//! corrupt and unknown incompatible features. Bitmaps are listed.
 //!
 //! Written are both versions with all their options but names of other files, in one pass and in
 //! guest order (see [`create`]), and with preallocation as arithmetic has it:
@@ -34,6 +35,7 @@ mod cache;
 mod census;
 mod check;
 mod clusters;
+mod crypt;
 mod entries;
 mod extensions;
 mod image;
@@ -56,6 +58,7 @@ mod writer;
 use std::sync::Arc;
 
 pub(crate) use check::check;
+pub use crypt::Encryption;
 pub use inspect::Inspector;
 pub use layout::Compression;
 pub use options::{Preallocation, Version, WriteOptions};
@@ -69,7 +72,7 @@ use crate::{Disk, OpenOptions, Result, Source};
 ///
 /// # Errors
 /// `Malformed` for broken structures, `Unsupported` for unknown features, `Refused` for
-/// encryption and whatever the resolver does not grant, `Usage` for a snapshot that is not there,
+/// encryption that the passphrase does not open and whatever the resolver does not grant, `Usage` for a snapshot that is not there,
 /// `Limit`, `Io`.
 pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Disk>> {
     reader::open(source, options)
@@ -79,11 +82,19 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
 /// would not see the rest of the last one.
 ///
 /// # Errors
-/// `Usage` when clusters of the size chosen cannot address that much.
+/// `Usage` when the options contradict each other, or clusters of the size chosen cannot address
+/// that much.
 pub fn create(options: &WriteOptions, virtual_size: u64) -> Result<Box<dyn Target>> {
-    let shape = shape::Shape::new(options, virtual_size)?;
+    options.check()?;
+    let luks = options
+        .encryption
+        .as_ref()
+        .map(crypt::Luks::new)
+        .transpose()?;
+    let luks_len = luks.as_ref().map_or(0, crypt::Luks::len);
+    let shape = shape::Shape::new(options, virtual_size, luks_len)?;
     Ok(match options.preallocation {
-        Preallocation::Off => Box::new(writer::Writer::new(options, shape)),
+        Preallocation::Off => Box::new(writer::Writer::new(options, shape, luks)),
         _ => Box::new(preallocate::Writer::new(options, shape)?),
     })
 }

@@ -1,5 +1,6 @@
 //! Options of the writer, in qemu-img's words.
 
+use super::crypt::Encryption;
 use super::layout::Compression;
 use crate::codec::{deflate, zstd};
 use crate::{Error, Result};
@@ -52,6 +53,8 @@ pub struct WriteOptions {
     pub preallocation: Preallocation,
     /// Tells later writers that refcounts may lag behind in an open image; version 3 only.
     pub lazy_refcounts: bool,
+    /// What to encrypt with; not with compression or preallocation.
+    pub encryption: Option<Encryption>,
 }
 
 impl Default for WriteOptions {
@@ -67,6 +70,7 @@ impl Default for WriteOptions {
             refcount_bits: 16,
             preallocation: Preallocation::Off,
             lazy_refcounts: false,
+            encryption: None,
         }
     }
 }
@@ -175,6 +179,17 @@ impl WriteOptions {
         if self.compress && self.preallocation != Preallocation::Off {
             return Err(Error::usage(
                 "what is compressed has no place of its own to preallocate",
+            ));
+        }
+        if self.encryption.is_some() && self.compress {
+            return Err(Error::usage(
+                "what is encrypted cannot be compressed in a qcow2 image",
+            ));
+        }
+        if self.encryption.is_some() && self.preallocation != Preallocation::Off {
+            return Err(Error::usage(
+                "places without data would decrypt to noise: encryption goes without \
+                 preallocation",
             ));
         }
         self.check_level()

@@ -147,7 +147,7 @@ impl Target for Writer {
     }
 
     fn encoder(&self) -> Result<Box<dyn Encode>> {
-        Ok(Box::new(Encoder::new(&self.options)?))
+        Ok(Box::new(Encoder::new(&self.options, None)?))
     }
 
     fn place(&mut self, n: UnitIndex, _: Payload, _: &mut Tables) -> Result<HostOffset> {

@@ -8,10 +8,11 @@ use super::entries::Mapping;
 use super::extensions::{Extensions, backing_name};
 use super::layout::{Header, incompatible};
 use super::tables::Tables;
-use super::{rules, snapshots};
+use super::{crypt, rules, snapshots};
 use crate::chain::{self, Overlay};
 use crate::disk::check_range;
 use crate::extent::{has_room, push_stored};
+use crate::luks::Sectors;
 use crate::resolve::Wanted;
 use crate::source::read_up_to;
 use crate::{
@@ -42,6 +43,8 @@ pub(super) struct Reader {
     /// Where uncompressed clusters are: the image itself, or its external data file.
     data: Arc<dyn Source>,
     is_data_external: bool,
+    /// What they are decrypted with.
+    sectors: Option<Sectors>,
 }
 
 /// Opens an image and, where the resolver grants it, what is beneath.
@@ -63,11 +66,12 @@ pub(super) fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc
     let cluster_size = header.geometry.cluster_size();
 
     let has_data_file = header.has(incompatible::DATA_FILE);
-    let (mut external, mut backing) = (None, None);
-    if has_data_file || header.backing_file.is_some() {
-        // Both names stand in the first cluster, 2 MiB at most.
+    let (mut external, mut backing, mut sectors) = (None, None, None);
+    if has_data_file || header.backing_file.is_some() || header.crypt_method != 0 {
+        // All of that stands in the first cluster, 2 MiB at most.
         let head = read_up_to(source.as_ref(), HostOffset::ZERO, cluster_size as usize)?;
         let extensions = Extensions::parse(&header, &head)?;
+        sectors = crypt::open(&source, &header, &extensions, options)?;
         if has_data_file {
             external = Some(data_file(&extensions, options)?);
         }
@@ -88,6 +92,7 @@ pub(super) fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc
         ),
         is_data_external: external.is_some(),
         data: external.unwrap_or(source),
+        sectors,
     });
     Ok(match backing {
         Some(backing) => Arc::new(Overlay::new(reader, backing)),
@@ -167,6 +172,8 @@ impl Disk for Reader {
             let kind = match mapping {
                 Mapping::Unallocated => ExtentKind::Unallocated,
                 Mapping::Zero => ExtentKind::Zero,
+                // A hole in the file is no hole in what it decrypts to.
+                Mapping::Data(_) if self.sectors.is_some() => ExtentKind::Data { host: None },
                 Mapping::Data(host) => {
                     let is_own = !self.is_data_external;
                     at = push_stored(self.data.as_ref(), at..end, host, is_own, base, out)?;
@@ -195,7 +202,10 @@ impl Disk for Reader {
             let (part, behind) = rest.split_at_mut(stop.since(at) as usize);
             match mapping {
                 Mapping::Unallocated | Mapping::Zero => part.fill(0),
-                Mapping::Data(host) => self.data.read_exact_at(part, host)?,
+                Mapping::Data(host) => match &self.sectors {
+                    Some(sectors) => sectors.read(self.data.as_ref(), part, host.0)?,
+                    None => self.data.read_exact_at(part, host)?,
+                },
                 Mapping::Compressed { at: host, len } => {
                     self.clusters.read(part, at, host, len)?;
                 }

@@ -1,7 +1,7 @@
 //! Rules that a well-formed header can still break. The inspector reports every broken one, the
 //! reader stops at the first that concerns it: one judgement for both.
 
-use super::layout::{Header, MAX_REFCOUNT_TABLE_BYTES, incompatible};
+use super::layout::{CRYPT_LUKS, Header, MAX_REFCOUNT_TABLE_BYTES, incompatible};
 use crate::{Error, Format, HostOffset, Result};
 
 /// A broken rule: its stable name, and the sentence.
@@ -32,25 +32,22 @@ pub(super) fn features(header: &Header) -> Vec<Broken> {
             ),
         ));
     }
-    if header.crypt_method != 0 {
-        let method = match header.crypt_method {
-            1 => "AES",
-            2 => "LUKS",
-            _ => "an unknown method",
-        };
-        broken.push((
-            "encrypted",
-            Error::refused(
-                Format::Qcow2,
-                "header",
-                format!(
-                    "crypt_method is {} ({method}) at byte 32: encrypted images are not read",
-                    header.crypt_method
-                ),
-            ),
-        ));
-    }
     broken
+}
+
+/// The rule on encryption: what is encrypted is not for everybody, and cannot be judged.
+pub(super) fn encryption(header: &Header) -> Option<Broken> {
+    let what = match header.crypt_method {
+        0 => return None,
+        1 => "(AES): this old method of encryption is not read",
+        CRYPT_LUKS => "(LUKS): it takes a passphrase to read it",
+        _ => "(an unknown method): encrypted images are not read",
+    };
+    let message = format!("crypt_method is {} at byte 32 {what}", header.crypt_method);
+    Some((
+        "encrypted",
+        Error::refused(Format::Qcow2, "header", message),
+    ))
 }
 
 /// The L1 table lies inside a file of `file_len` bytes.

@@ -23,11 +23,11 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// For options that were checked, and `luks_len` bytes of encryption header.
+    ///
     /// # Errors
-    /// `Usage` when the options contradict each other, or clusters of that size cannot address
-    /// `virtual_size` bytes.
-    pub(super) fn new(options: &WriteOptions, virtual_size: u64) -> Result<Self> {
-        options.check()?;
+    /// `Usage` when clusters of that size cannot address `virtual_size` bytes.
+    pub(super) fn new(options: &WriteOptions, virtual_size: u64, luks_len: u64) -> Result<Self> {
         let cluster_size = options.cluster_size;
         let virtual_size = virtual_size
             .checked_next_multiple_of(512)
@@ -43,7 +43,8 @@ impl Shape {
         let l1_clusters = (l1_size * 8).div_ceil(cluster_size);
         let refcount_order = options.refcount_bits.trailing_zeros();
         // Room for the case that every guest cluster is stored, as far as there can be.
-        let most = 1 + l1_clusters + l1_size + virtual_size.div_ceil(cluster_size);
+        let luks_clusters = luks_len.div_ceil(cluster_size);
+        let most = 1 + l1_clusters + luks_clusters + l1_size + virtual_size.div_ceil(cluster_size);
         let refcount_table_clusters = refcount_clusters(most, cluster_size, refcount_order)
             .map_or(MAX_REFCOUNT_TABLE_BYTES / cluster_size, |(table, _)| table);
         Ok(Self {

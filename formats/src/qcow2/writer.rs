@@ -1,6 +1,7 @@
 //! Writing: one pass, in guest order, nothing kept but the tables at hand.
 
 use super::allocate::Allocator;
+use super::crypt::{Luks, Sealer};
 use super::entries::{ALL_DATA, compressed_entry, entry};
 use super::layout::Compression;
 use super::options::WriteOptions;
@@ -28,6 +29,8 @@ pub(super) struct Writer {
     l1_offset: HostOffset,
     l1: Vec<u64>,
     l2: Option<L2>,
+    /// Where an encrypted image has its LUKS header.
+    luks: Option<(Luks, HostOffset)>,
 }
 
 /// The L2 table being filled.
@@ -38,7 +41,7 @@ struct L2 {
 }
 
 impl Writer {
-    pub(super) fn new(options: &WriteOptions, shape: Shape) -> Self {
+    pub(super) fn new(options: &WriteOptions, shape: Shape, luks: Option<Luks>) -> Self {
         let table_clusters = shape.refcount_table_clusters;
         let cluster_size = shape.geometry.cluster_size();
         let mut allocator = Allocator::new(cluster_size, shape.refcount_order, table_clusters);
@@ -50,6 +53,10 @@ impl Writer {
             l1_offset: allocator.clusters(shape.l1_clusters),
             l1: vec![0; shape.l1_size as usize],
             l2: None,
+            luks: luks.map(|luks| {
+                let at = allocator.clusters(luks.len().div_ceil(cluster_size));
+                (luks, at)
+            }),
             allocator,
         }
     }
@@ -92,7 +99,8 @@ impl Target for Writer {
     }
 
     fn encoder(&self) -> Result<Box<dyn Encode>> {
-        Ok(Box::new(Encoder::new(&self.options)?))
+        let sealer = self.luks.as_ref().map(|(luks, _)| luks.sealer());
+        Ok(Box::new(Encoder::new(&self.options, sealer)?))
     }
 
     fn place(&mut self, n: UnitIndex, payload: Payload, tables: &mut Tables) -> Result<HostOffset> {
@@ -107,6 +115,12 @@ impl Target for Writer {
         }
         let mut l2 = self.take_l2(l1_index, tables)?;
         let (at, entry, bitmap) = match payload {
+            // Of an encrypted image nothing is compressed: this is the end of the disk, made
+            // whole sectors.
+            Payload::Packed(_) if self.luks.is_some() => {
+                let at = self.allocator.clusters(1);
+                (at, entry(at), ALL_DATA)
+            }
             Payload::Verbatim(_) => {
                 let at = self.allocator.clusters(1);
                 (at, entry(at), ALL_DATA)
@@ -141,16 +155,20 @@ impl Target for Writer {
         let file_size = self.allocator.file_size();
         sink.set_len(file_size)?;
         let (l1, refcounts) = (self.l1_offset, self.refcount_table_offset);
-        let header = self.shape.header(&self.options, l1, refcounts);
-        sink.write_all_at(&header.emit(), HostOffset::ZERO)?;
+        let mut header = self.shape.header(&self.options, l1, refcounts).emit();
+        if let Some((luks, at)) = &self.luks {
+            luks.finish(sink, *at, &mut header)?;
+        }
+        sink.write_all_at(&header, HostOffset::ZERO)?;
         Ok(Summary { file_size })
     }
 }
 
-/// Finds zeros and compresses; both writers' own.
+/// Finds zeros, compresses, encrypts; both writers' own.
 pub(super) struct Encoder {
     cluster_size: usize,
     pack: Pack,
+    sealer: Option<Sealer>,
     /// The last cluster of the disk, made whole with zeros.
     whole: Vec<u8>,
 }
@@ -162,7 +180,7 @@ enum Pack {
 }
 
 impl Encoder {
-    pub(super) fn new(options: &WriteOptions) -> Result<Self> {
+    pub(super) fn new(options: &WriteOptions, sealer: Option<Sealer>) -> Result<Self> {
         let level = options.compression_level;
         let pack = match options.compression_type {
             _ if !options.compress => Pack::Nothing,
@@ -175,6 +193,7 @@ impl Encoder {
         Ok(Self {
             cluster_size: options.cluster_size as usize,
             pack,
+            sealer,
             whole: Vec::new(),
         })
     }
@@ -184,6 +203,9 @@ impl Encode for Encoder {
     fn encode(&mut self, _: UnitIndex, data: &[u8], packed: &mut Vec<u8>) -> Result<copy::Shape> {
         if is_zero(data) {
             return Ok(copy::Shape::Zero);
+        }
+        if self.sealer.is_some() {
+            return Ok(Sealer::complete(data, packed));
         }
         let data = if data.len() < self.cluster_size {
             self.whole.clear();
@@ -201,5 +223,11 @@ impl Encode for Encoder {
             Pack::Zstd(compressor) => compressor.compress(data, most, packed),
         };
         Ok(len.map_or(copy::Shape::Verbatim, copy::Shape::Packed))
+    }
+
+    fn seal(&mut self, at: HostOffset, bytes: &mut [u8]) {
+        if let Some(sealer) = &self.sealer {
+            sealer.seal(at, bytes);
+        }
     }
 }
