@@ -12,6 +12,8 @@ use formats::{
     CreateOptions, Disk, Error, ErrorKind, ExtentKind, FileSource, Format, GuestOffset, Limits,
     MemorySink, OpenOptions, Passphrase, Result, Source, create, open, qcow2,
 };
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use support::Random;
 
 /// A temporary folder, and programs that run in it.
@@ -532,4 +534,267 @@ fn encryption_goes_without_compression_and_preallocation() {
             .unwrap();
         assert_eq!(e.kind(), ErrorKind::Usage, "{e}");
     }
+}
+
+/// A volume that cryptsetup encrypted once (see `data/luks2.py`).
+fn fixture(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name);
+    let packed = std::fs::File::open(path).unwrap();
+    let mut bytes = Vec::new();
+    let mut unpacked = flate2::read::GzDecoder::new(packed);
+    std::io::Read::read_to_end(&mut unpacked, &mut bytes).unwrap();
+    bytes
+}
+
+const FIXTURES: [&str; 2] = ["luks2-argon2id.img.gz", "luks2-pbkdf2.img.gz"];
+
+#[test]
+fn volumes_of_version_2_are_opened_without_cryptsetup() {
+    let plain: Vec<u8> = (0..8192u32).map(|i| (i * 7 + i / 256) as u8).collect();
+    for name in FIXTURES {
+        let image: Arc<dyn Source> = Arc::new(fixture(name));
+        let disk = open(image.clone(), &with("open sesame")).unwrap();
+        assert!(content(disk.as_ref()) == plain, "{name}");
+        let e = refusal(open(image.clone(), &with("shazam")));
+        assert!(e.to_string().contains("opens no key slot"), "{e}");
+        let inspection = inspected(&image);
+        assert_eq!(inspection.virtual_size, Some(8192));
+        assert_eq!(inspection.details["cipher"], "aes-xts-plain64");
+        assert_eq!(inspection.details["active_key_slots"], 1);
+        assert_eq!(inspection.details["payload_offset"], 524_288);
+    }
+}
+
+/// Bytes with others put over them, and perhaps cut short.
+struct Patched {
+    base: Arc<Vec<u8>>,
+    len: usize,
+    patches: Vec<(usize, Vec<u8>)>,
+}
+
+impl Patched {
+    fn new(base: &Arc<Vec<u8>>) -> Self {
+        Self {
+            base: base.clone(),
+            len: base.as_slice().len(),
+            patches: Vec::new(),
+        }
+    }
+
+    fn get(&self, at: usize, len: usize) -> Vec<u8> {
+        let mut bytes = self.base[at..at + len].to_vec();
+        for (start, patch) in &self.patches {
+            for (n, byte) in (*start..).zip(patch) {
+                if (at..at + len).contains(&n) {
+                    bytes[n - at] = *byte;
+                }
+            }
+        }
+        bytes
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        let room = self.base.as_slice().len() - at;
+        self.patches
+            .push((at, bytes[..bytes.len().min(room)].to_vec()));
+    }
+
+    /// Changes a few bytes or a number in `len` bytes from `at`.
+    fn damage(&mut self, random: &mut Random, at: usize, len: usize) {
+        for _ in 0..=random.below(3) {
+            let place = at + random.below(len as u64 - 8) as usize;
+            let bytes = match random.below(4) {
+                0 => vec![0; 4],
+                1 => vec![0xff; 1 + random.below(8) as usize],
+                2 => random.next().to_be_bytes()[..4].to_vec(),
+                _ => vec![random.next() as u8],
+            };
+            let place = if bytes.len() > 3 {
+                place - place % 4
+            } else {
+                place
+            };
+            self.put(place, &bytes);
+        }
+    }
+
+    /// Iterations that are allowed, but take minutes, become endless: those take no time.
+    fn spare_iterations(&mut self, luks: usize) {
+        for at in [164].into_iter().chain((0..8).map(|n| 212 + 48 * n)) {
+            let field = self.get(luks + at, 4);
+            if u32::from_be_bytes(field.try_into().unwrap()) > 2000 {
+                self.put(luks + at, &[0xff; 4]);
+            }
+        }
+    }
+}
+
+impl Source for Patched {
+    fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], at: formats::HostOffset) -> Result<()> {
+        let at = at.0 as usize;
+        if at.saturating_add(buf.len()) > self.len {
+            return Err(Error::io(
+                "reading",
+                std::io::ErrorKind::UnexpectedEof.into(),
+            ));
+        }
+        buf.copy_from_slice(&self.get(at, buf.len()));
+        Ok(())
+    }
+}
+
+/// Inspects and opens; a panic or a surprising error fails the test.
+fn exercise(source: Patched) -> bool {
+    let source: Arc<dyn Source> = Arc::new(source);
+    inspect(source.as_ref(), &Limits::default()).unwrap();
+    let format = match source.as_ref().len() % 2 {
+        0 => None,
+        _ => Some(Format::Luks),
+    };
+    let options = OpenOptions {
+        format,
+        ..with("open sesame")
+    };
+    match open(source, &options) {
+        Ok(disk) => {
+            let size = disk.virtual_size();
+            let mut buf = vec![0; size.min(9000) as usize];
+            let at = GuestOffset(size - buf.len() as u64);
+            let _ = disk.read_at(&mut buf, at);
+            true
+        }
+        Err(e) => {
+            assert_ne!(e.kind(), ErrorKind::Usage, "{e}");
+            false
+        }
+    }
+}
+
+const MUTATIONS: u64 = 3400;
+
+/// An encrypted qcow2 image whose header takes no time to open, and where that header is.
+fn cheap() -> (Vec<u8>, usize) {
+    let mut options = encrypted("open sesame", 1);
+    options.encryption.as_mut().unwrap().iterations = 1;
+    let image = write(&random(70_000), &options, 1);
+    let luks = image.windows(6).position(|w| w == b"LUKS\xba\xbe").unwrap();
+    (image, luks)
+}
+
+#[test]
+fn damaged_headers_of_version_1_are_answered() {
+    let (image, luks) = cheap();
+    let mut volume = image[luks..luks + 4040 * 512].to_vec();
+    volume.extend(random(20 * 512));
+    let volume = Arc::new(volume);
+    assert!(exercise(Patched::new(&volume)));
+    let opened: u64 = (0..MUTATIONS)
+        .into_par_iter()
+        .map(|seed| {
+            let mut random = Random(seed);
+            let mut source = Patched::new(&volume);
+            source.damage(&mut random, 0, 592);
+            source.spare_iterations(0);
+            if random.below(8) == 0 {
+                source.len = random.below(source.len as u64) as usize;
+            }
+            u64::from(exercise(source))
+        })
+        .sum();
+    // Some harm nothing, such as those in slots that are not used.
+    assert!((1..MUTATIONS / 2).contains(&opened), "{opened}");
+}
+
+#[test]
+fn damaged_headers_of_version_2_are_answered() {
+    for name in FIXTURES {
+        let volume = Arc::new(fixture(name));
+        assert!(exercise(Patched::new(&volume)));
+        let opened: u64 = (0..MUTATIONS / 2)
+            .into_par_iter()
+            .map(|seed| {
+                let mut random = Random(seed);
+                let mut source = Patched::new(&volume);
+                match random.below(8) {
+                    0 => source.len = random.below(source.len as u64) as usize,
+                    1 => source.damage(&mut random, 0, 4096),
+                    _ => damage_json(&mut source, &mut random),
+                }
+                u64::from(exercise(source))
+            })
+            .sum();
+        assert!((1..MUTATIONS / 2).contains(&opened), "{opened}");
+    }
+}
+
+/// Changes the JSON of both copies, with checksums that fit.
+fn damage_json(source: &mut Patched, random: &mut Random) {
+    let area = source.get(4096, 12 << 10);
+    let end = area.iter().position(|&b| b == 0).unwrap();
+    let mut json = area[..end].to_vec();
+    for _ in 0..=random.below(2) {
+        let at = random.below(json.len() as u64) as usize;
+        if random.below(3) == 0 {
+            json[at] = b' ' + random.below(95) as u8;
+            continue;
+        }
+        // The next number becomes another.
+        let Some(start) = json[at..].iter().position(u8::is_ascii_digit) else {
+            continue;
+        };
+        let start = at + start;
+        let digits = json[start..].iter().take_while(|b| b.is_ascii_digit());
+        let stop = start + digits.count();
+        let numbers = [
+            "",
+            "0",
+            "1",
+            "513",
+            "-1",
+            "4294967295",
+            "18446744073709551615",
+            "1e9",
+            "9".repeat(40).as_str(),
+        ]
+        .map(str::to_owned);
+        let number = &numbers[random.below(numbers.len() as u64) as usize];
+        json.splice(start..stop, number.bytes());
+    }
+    json.resize(12 << 10, 0);
+    for at in [0, 16 << 10] {
+        let mut copy = source.get(at, 16 << 10);
+        copy[4096..].copy_from_slice(&json);
+        copy[448..512].fill(0);
+        let digest = Sha256::digest(&copy);
+        copy[448..480].copy_from_slice(&digest);
+        source.put(at, &copy);
+    }
+}
+
+#[test]
+fn damaged_headers_in_qcow2_are_answered() {
+    let (image, luks) = cheap();
+    let image = Arc::new(image);
+    assert!(exercise(Patched::new(&image)));
+    let opened: u64 = (0..MUTATIONS)
+        .into_par_iter()
+        .map(|seed| {
+            let mut random = Random(seed);
+            let mut source = Patched::new(&image);
+            match random.below(8) {
+                0 => source.len = random.below(source.len as u64) as usize,
+                1..5 => source.damage(&mut random, luks, 592),
+                _ => source.damage(&mut random, 0, 144),
+            }
+            source.spare_iterations(luks);
+            u64::from(exercise(source))
+        })
+        .sum();
+    assert!((1..MUTATIONS / 2).contains(&opened), "{opened}");
 }
