@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use argon2::Algorithm;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64ct::{Base64, Encoding as _};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -184,9 +183,7 @@ fn from_value<T: DeserializeOwned>(what: &str, name: &str, value: &Value) -> Res
 }
 
 fn base64(text: &str) -> Result<Vec<u8>> {
-    STANDARD
-        .decode(text)
-        .map_err(|e| malformed(format!("{:?} is no base64: {e}", shown(text))))
+    Base64::decode_vec(text).map_err(|e| malformed(format!("{:?} is no base64: {e}", shown(text))))
 }
 
 impl Metadata {
