@@ -374,24 +374,24 @@ mod convert {
             assert_eq!(room.names(), ["a.raw", files[0], files[1]]);
 
             // A folder in the way of an extent: nothing changes.
-            std::fs::remove_file(room.path().join(files[0])).unwrap();
-            std::fs::create_dir(room.path().join(files[0])).unwrap();
+            fs::remove_file(room.path().join(files[0])).unwrap();
+            fs::create_dir(room.path().join(files[0])).unwrap();
             let before = room.read("b.vmdk");
             let (code, _, err) = room.glint(&args);
             assert_eq!(code, 2, "{err}");
             assert!(err.contains(files[0]), "{err}");
             assert!(room.read("b.vmdk") == before);
             assert_eq!(room.names(), ["a.raw", files[0], files[1]]);
-            std::fs::remove_dir(room.path().join(files[0])).unwrap();
+            fs::remove_dir(room.path().join(files[0])).unwrap();
 
             // The input in that place.
             let args = ["convert", "-O", "vmdk", "-o", &option, files[0], "b.vmdk"];
-            std::fs::copy(room.path().join("a.raw"), room.path().join(files[0])).unwrap();
+            fs::copy(room.path().join("a.raw"), room.path().join(files[0])).unwrap();
             let (code, _, err) = room.glint(&args);
             assert_eq!(code, 2, "{err}");
             assert!(err.contains("is the input too"), "{err}");
-            std::fs::remove_file(room.path().join(files[0])).unwrap();
-            std::fs::remove_file(room.path().join("b.vmdk")).unwrap();
+            fs::remove_file(room.path().join(files[0])).unwrap();
+            fs::remove_file(room.path().join("b.vmdk")).unwrap();
         }
         let args = [
             "convert",

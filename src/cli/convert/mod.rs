@@ -188,7 +188,7 @@ fn convert(args: &Args) -> anyhow::Result<Done> {
         false => {
             let place = Place::new(&args.to)?;
             what.named(&place.name());
-            Out::Place(place)
+            Out::Place(Box::new(place))
         }
     };
     let progress = Arc::new(Progress::default());
@@ -275,7 +275,7 @@ fn open_input(
 
 /// Where the output goes.
 enum Out {
-    Place(Place),
+    Place(Box<Place>),
     Stdout(Stdout),
 }
 

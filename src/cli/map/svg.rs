@@ -22,8 +22,11 @@ const BAR: f64 = 56.0;
 const STRIP: f64 = 5.0;
 const FILE_TOP: f64 = 276.0;
 
+/// Name, colour, and how much of it there is.
+type Kind = (&'static str, &'static str, fn(&Shares) -> u64);
+
 /// Kinds of bytes, from the bottom of a column up.
-const KINDS: [(&str, &str, fn(&Shares) -> u64); 4] = [
+const KINDS: [Kind; 4] = [
     ("data", "#3b6fb5", |s| s.data),
     ("compressed", "#d9822b", |s| s.encoded),
     ("zero", "#b9cfe3", |s| s.zero),
