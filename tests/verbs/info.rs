@@ -20,7 +20,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         ".format-specific.data.master-key-iters",
         "not told",
     ),
-    ("a.luks", ".format-specific.data.cipher-alg", "not told"),
     (
         "luks.qcow2",
         ".format-specific.data.encrypt",
@@ -58,11 +57,6 @@ fn same(file: &str, place: &str, ours: &Value, theirs: &Value) {
         }
         _ => assert_eq!(ours, theirs, "{file}: {place}, ours left"),
     }
-}
-
-/// A fixed vhd is recognised by its end, where qemu-img does not look unless it is told.
-fn flag(name: &str) -> &'static str {
-    if name == "fixed.vpc" { "-f vpc " } else { "" }
 }
 
 /// Makes one image of every kind that qemu-img makes.
@@ -141,13 +135,22 @@ fn images(room: &Room) -> Vec<String> {
     names
 }
 
+/// What qemu-img has to be told: it takes a fixed vpc, whose only mark is at its end, for raw.
+fn said(name: &str) -> &'static str {
+    match name {
+        "fixed.vpc" => "-f vpc",
+        _ => "",
+    }
+}
+
 #[test]
 fn json_is_that_of_qemu_img_field_by_field() {
     let room = Room::new();
     for name in images(&room) {
         let ours = room.json(&format!("info --output json {name}"));
-        let flag = flag(&name);
-        let theirs = serde_json::from_str(&room.qemu(&format!("info --output=json {flag}{name}")));
+        let said = said(&name);
+        let theirs = room.qemu(&format!("info {said} --output=json {name}"));
+        let theirs = serde_json::from_str(&theirs);
         same(&name, "", &ours, &theirs.unwrap());
     }
 }
@@ -161,7 +164,7 @@ fn the_text_is_that_of_qemu_img_too() {
             continue;
         }
         let ours = room.fine(&format!("info {name}"));
-        let theirs = room.qemu(&format!("info {}{name}", flag(&name)));
+        let theirs = room.qemu(&format!("info {} {name}", said(&name)));
         assert_eq!(ours, theirs, "{name}");
     }
 }
