@@ -597,8 +597,14 @@ mod convert {
     }
 
     /// Starts a long conversion under `wrapper` and sends it `signals` once it writes; answers
-    /// the exit code, having checked that nothing stays behind.
+    /// the exit code, having checked that nothing stays behind. On a busy machine one may be done
+    /// before it hears of them: then another is started.
     fn signalled(wrapper: &[&str], signals: &[rustix::process::Signal]) -> Option<i32> {
+        let mut attempts = (0..20).map(|_| signalled_once(wrapper, signals));
+        attempts.find(|code| *code != Some(0)).flatten()
+    }
+
+    fn signalled_once(wrapper: &[&str], signals: &[rustix::process::Signal]) -> Option<i32> {
         let room = Room::new();
         room.write("a.raw", &noise(64 << 20));
         room.write("old.qcow2", b"precious");
@@ -626,9 +632,12 @@ mod convert {
             rustix::process::kill_process(pid, *signal).unwrap();
         }
         let code = child.wait().unwrap().code();
+        if code == Some(0) {
+            return code;
+        }
         let mut err = String::new();
         child.stderr.unwrap().read_to_string(&mut err).unwrap();
-        assert!(err.contains("ended by SIG"), "{err}");
+        assert!(err.contains("ended by SIG"), "{code:?} {err}");
         assert_eq!(room.names(), before);
         assert_eq!(room.read("old.qcow2"), b"precious");
         code

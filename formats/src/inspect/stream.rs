@@ -162,7 +162,7 @@ impl Stream {
             if !is_sure {
                 facts.findings.clear();
                 facts.virtual_size = None;
-                if !matches!(facts.format, Format::Gpt | Format::Iso) {
+                if !matches!(facts.format, Format::Raw | Format::Gpt | Format::Iso) {
                     facts.find(
                         "not_judged",
                         Severity::Unsafe,
