@@ -8,8 +8,10 @@ use formats::Limits;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::auth::Identity;
+use crate::auth::policy::{self, Policies};
 use crate::catalog::Catalog;
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::domain::{ImageId, Location};
 use crate::ingest::Staging;
 use crate::jobs;
@@ -19,6 +21,10 @@ use crate::stores::{Store, Stores};
 pub struct Service {
     /// What we were told.
     pub config: Config,
+    /// How callers are known.
+    pub identity: Identity,
+    /// What they may do.
+    pub policies: Policies,
     /// What is known of images.
     pub catalog: Catalog,
     /// Where their bytes are.
@@ -40,6 +46,13 @@ impl Service {
     /// opened.
     pub async fn build(config: Config) -> anyhow::Result<Arc<Self>> {
         config.validate()?;
+        let auth = &config.auth;
+        let (rules, warnings) =
+            policy::load(auth.policy_file.as_deref(), auth.enforce_scope).map_err(Faults)?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let identity = Identity::from_config(auth).map_err(|e| Faults(vec![e]))?;
         let dir = &config.data_dir;
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         let lock = File::create(dir.join("lock")).context("opening the lock file")?;
@@ -57,6 +70,8 @@ impl Service {
         let staging = Staging::open(&dir.join("staging")).context("opening the staging area")?;
         let service = Arc::new(Self {
             config,
+            identity,
+            policies: Policies::new(rules),
             catalog,
             stores,
             staging,

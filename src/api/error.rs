@@ -329,10 +329,13 @@ fn escape(text: &str) -> String {
 }
 
 impl From<Denied> for Failure {
-    fn from(Denied(rule): Denied) -> Self {
+    fn from(denied: Denied) -> Self {
+        if denied.hidden {
+            return Self::of(StatusCode::NOT_FOUND);
+        }
         Self::new(
             StatusCode::FORBIDDEN,
-            format!("You are not authorized to complete {rule} action."),
+            format!("You are not authorized to complete {} action.", denied.rule),
         )
     }
 }

@@ -16,7 +16,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 
 use super::error::Failure;
-use crate::auth::Identity;
+use crate::auth::{Identity, Proof, Refusal};
+use crate::service::Service;
 
 const REQUEST_ID: &str = "x-openstack-request-id";
 /// `max_request_id_length` of the reference, in bytes.
@@ -42,7 +43,7 @@ pub(super) async fn pages(req: Request, next: Next) -> Response {
 
 /// Finds out who asks, gives the request its id, and refuses verbs that nobody knows.
 pub(super) async fn identify(
-    State(identity): State<Arc<Identity>>,
+    State((svc, identity)): State<(Arc<Service>, Arc<Identity>)>,
     mut req: Request,
     next: Next,
 ) -> Response {
@@ -50,9 +51,15 @@ pub(super) async fn identify(
         Ok(id) => id,
         Err(failure) => return failure.into_response(),
     };
-    let token = req.headers().get("x-auth-token").map(HeaderValue::as_bytes);
-    let Ok(mut ctx) = identity.of(token) else {
-        return Failure::of(StatusCode::UNAUTHORIZED).into_response();
+    let token = req.headers().get("x-auth-token").cloned();
+    let service = req.headers().get("x-service-token").cloned();
+    let proof = Proof {
+        token: token.as_ref().map(HeaderValue::as_bytes),
+        service: service.as_ref().map(HeaderValue::as_bytes),
+    };
+    let mut ctx = match identity.of(proof, svc.policies.current()).await {
+        Ok(ctx) => ctx,
+        Err(refusal) => return refused(&refusal, &svc).into_response(),
     };
     let header = HeaderValue::from_str(&request_id).ok();
     ctx.request_id = request_id;
@@ -74,6 +81,23 @@ pub(super) async fn identify(
         response.headers_mut().insert(REQUEST_ID, header);
     }
     response
+}
+
+fn refused(refusal: &Refusal, svc: &Service) -> Failure {
+    match refusal {
+        Refusal::Unknown => {
+            let failure = Failure::of(StatusCode::UNAUTHORIZED);
+            match svc.config.auth.www_authenticate() {
+                Some(uri) => {
+                    failure.with(header::WWW_AUTHENTICATE, &format!("Keystone uri=\"{uri}\""))
+                }
+                None => failure,
+            }
+        }
+        Refusal::Unavailable => {
+            Failure::of(StatusCode::SERVICE_UNAVAILABLE).with(header::RETRY_AFTER, "5")
+        }
+    }
 }
 
 /// The caller's id of this request, so that one id follows a call through all services, or a new

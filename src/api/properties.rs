@@ -152,7 +152,7 @@ pub(super) fn apply(
             let before = image.visibility;
             set(image, &name, value)?;
             if name == "visibility" && image.visibility != before {
-                policy::publish(ctx, image.owner.as_deref(), image.visibility)?;
+                policy::publish(ctx, image)?;
             }
             Ok(())
         }

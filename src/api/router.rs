@@ -19,8 +19,7 @@ type Shared = Arc<Service>;
 
 /// The API, with callers known as the configuration says.
 pub fn router(svc: &Shared) -> Router {
-    let identity = Identity::from_config(&svc.config.auth);
-    router_for(svc, identity)
+    router_for(svc, svc.identity.clone())
 }
 
 /// The API, with callers known by `identity`.
@@ -68,7 +67,10 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
         .at("/v2/schemas/tasks", At::new().get(schemas::tasks))
         .0
         .fallback(async || Failure::of(StatusCode::NOT_FOUND))
-        .layer(from_fn_with_state(Arc::new(identity), middleware::identify))
+        .layer(from_fn_with_state(
+            (svc.clone(), Arc::new(identity)),
+            middleware::identify,
+        ))
         .with_state(svc.clone());
     Router::new()
         .route("/healthcheck", routing::get(health))

@@ -2,14 +2,15 @@
 
 pub mod context;
 pub mod policy;
+mod tokens;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-pub use context::{Context, Role};
+pub use context::{Context, Scope};
+pub use tokens::{Digits, Entry, Moment, StaticTokens, TokenFile};
 
 use crate::config::{Auth, AuthMode};
+use policy::RuleSet;
 
 /// How callers are known.
 #[derive(Clone, Debug)]
@@ -20,45 +21,54 @@ pub enum Identity {
     Static(StaticTokens),
 }
 
-/// The caller is unknown: 401.
+/// Why a caller is not known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Unknown;
+pub enum Refusal {
+    /// They did not say who they are, or it is not true: 401.
+    Unknown,
+    /// It cannot be found out now: 503.
+    Unavailable,
+}
+
+/// What a request brings along to say who sends it.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Proof<'a> {
+    /// `X-Auth-Token`
+    pub token: Option<&'a [u8]>,
+    /// `X-Service-Token`: of a service that asks for somebody else.
+    pub service: Option<&'a [u8]>,
+}
 
 impl Identity {
     /// As configured.
-    #[must_use]
-    pub fn from_config(auth: &Auth) -> Self {
-        match auth.mode {
-            AuthMode::None => Self::Open(Context::administrator("admin", &auth.project)),
-        }
-    }
-
-    /// Who sends `token`.
     ///
     /// # Errors
-    /// [`Unknown`] when nobody does.
-    pub fn of(&self, token: Option<&[u8]>) -> Result<Context, Unknown> {
-        match self {
-            Self::Open(anyone) => Ok(anyone.clone()),
-            Self::Static(tokens) => token.and_then(|t| tokens.find(t)).ok_or(Unknown),
-        }
-    }
-}
-
-/// Callers by token. Only digests of the tokens are kept, so neither a dump nor the time a lookup
-/// takes tells one.
-#[derive(Clone, Default, Debug)]
-pub struct StaticTokens(HashMap<[u8; 32], Context>);
-
-impl StaticTokens {
-    /// Makes `token` the token of `caller`.
-    pub fn add(&mut self, token: &str, caller: Context) {
-        self.0.insert(Sha256::digest(token).into(), caller);
+    /// When a file that it needs cannot be read.
+    pub fn from_config(auth: &Auth) -> Result<Self, String> {
+        Ok(match auth.mode {
+            AuthMode::None => Self::Open(Context::administrator("admin", &auth.project)),
+            AuthMode::Static => Self::Static(TokenFile::load(&auth.tokens_file)?.into()),
+        })
     }
 
-    fn find(&self, token: &[u8]) -> Option<Context> {
-        let digest: [u8; 32] = Sha256::digest(token).into();
-        self.0.get(&digest).cloned()
+    /// Who sends `proof`, under `rules`.
+    ///
+    /// # Errors
+    /// [`Refusal`]
+    pub async fn of(&self, proof: Proof<'_>, rules: Arc<RuleSet>) -> Result<Context, Refusal> {
+        let caller = match self {
+            Self::Open(anyone) => anyone.clone(),
+            Self::Static(tokens) => {
+                let caller = proof.token.and_then(|t| tokens.find(t));
+                let mut caller = caller.ok_or(Refusal::Unknown)?;
+                if let Some(service) = proof.service {
+                    let service = tokens.find(service).ok_or(Refusal::Unknown)?;
+                    caller.service_roles = service.roles;
+                }
+                caller
+            }
+        };
+        Ok(caller.under(rules))
     }
 }
 
@@ -66,26 +76,52 @@ impl StaticTokens {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_a_known_token_is_somebody() {
+    fn proof(token: &[u8]) -> Proof<'_> {
+        Proof {
+            token: Some(token),
+            service: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_known_token_is_somebody() {
         let mut tokens = StaticTokens::default();
         tokens.add("t1", Context::administrator("root", "p"));
         let identity = Identity::Static(tokens);
-        assert_eq!(
-            identity.of(Some(b"t1")).unwrap().user.as_deref(),
-            Some("root")
-        );
-        assert_eq!(identity.of(Some(b"t2")).unwrap_err(), Unknown);
-        assert_eq!(identity.of(None).unwrap_err(), Unknown);
+        let ask = async |proof| identity.of(proof, RuleSet::stock()).await;
+        let root = ask(proof(b"t1")).await.unwrap();
+        assert_eq!(root.user.as_deref(), Some("root"));
+        assert_eq!(ask(proof(b"t2")).await.unwrap_err(), Refusal::Unknown);
+        assert_eq!(ask(Proof::default()).await.unwrap_err(), Refusal::Unknown);
     }
 
-    #[test]
-    fn without_authentication_everyone_is_the_administrator() {
-        let caller = Identity::from_config(&Auth::default()).of(None).unwrap();
-        assert!(caller.is_admin && caller.has(Role::Member));
-        assert_eq!(
-            caller.project.as_deref(),
-            Some(Auth::default().project.as_str())
-        );
+    #[tokio::test]
+    async fn a_service_brings_its_roles_along() {
+        let mut tokens = StaticTokens::default();
+        tokens.add("user", Context::with_roles("u", "p", &["member"]));
+        tokens.add("nova", Context::with_roles("nova", "s", &["service"]));
+        let identity = Identity::Static(tokens);
+        let both = Proof {
+            service: Some(b"nova"),
+            ..proof(b"user")
+        };
+        let caller = identity.of(both, RuleSet::stock()).await.unwrap();
+        assert_eq!(caller.user.as_deref(), Some("u"));
+        assert_eq!(caller.service_roles, ["service"]);
+        let forged = Proof {
+            service: Some(b"forged"),
+            ..proof(b"user")
+        };
+        assert!(identity.of(forged, RuleSet::stock()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn without_authentication_everyone_is_the_administrator() {
+        let auth = Auth::default();
+        let identity = Identity::from_config(&auth).unwrap();
+        let caller = identity.of(Proof::default(), RuleSet::stock()).await;
+        let caller = caller.unwrap();
+        assert!(caller.is_admin);
+        assert_eq!(caller.project.as_deref(), Some(auth.project.as_str()));
     }
 }

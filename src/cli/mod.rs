@@ -3,6 +3,7 @@
 //! Data goes to standard output, talk to standard error, and the exit code says whose fault it
 //! was (see [`Exit`]). A closed pipe ends the output and nothing else.
 
+mod auth;
 mod check;
 mod compare;
 mod completions;
@@ -18,6 +19,7 @@ mod man;
 mod map;
 mod measure;
 mod output;
+mod policy;
 mod progress;
 mod publish;
 mod resize;
@@ -66,6 +68,8 @@ enum Command {
     Resize(resize::Args),
     Serve(ServeArgs),
     Db(DbArgs),
+    Auth(auth::Args),
+    Policy(policy::Args),
     Completions(completions::Args),
     Man(man::Args),
     /// One conversion for the service, between two open files
@@ -104,6 +108,8 @@ pub fn main() -> ExitCode {
         Command::Resize(args) => resize::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Db(args) => db::run(&args),
+        Command::Auth(args) => auth::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::ConvertWorker { request } => return crate::convert::worker(&request).into(),

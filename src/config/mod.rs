@@ -1,5 +1,6 @@
 //! Configuration: a TOML file, then flags. Validated whole at start, all faults reported at once.
 
+mod auth;
 mod stores;
 
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use formats::{CreateOptions, Format};
 use serde::Deserialize;
 
+pub use auth::{Auth, AuthMode};
 pub use stores::{StoreConfig, StoreKind};
 
 use crate::domain::HashAlgo;
@@ -62,33 +64,6 @@ impl Default for Api {
             head_timeout: 75,
         }
     }
-}
-
-/// `[auth]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Auth {
-    /// How callers are known.
-    pub mode: AuthMode,
-    /// The project that owns what is created without authentication.
-    pub project: String,
-}
-
-impl Default for Auth {
-    fn default() -> Self {
-        Self {
-            mode: AuthMode::None,
-            project: "admin".into(),
-        }
-    }
-}
-
-/// `[auth] mode`
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthMode {
-    /// Everyone who reaches the port is an administrator; loopback only.
-    None,
 }
 
 /// `[quota]`; negative means unlimited.
@@ -253,12 +228,7 @@ impl Config {
     /// All that is wrong.
     pub fn validate(&self) -> Result<(), Faults> {
         let mut faults = Vec::new();
-        if self.auth.mode == AuthMode::None && !self.api.listen.ip().is_loopback() {
-            faults.push(format!(
-                "api.listen is {}, but without authentication only loopback addresses are served",
-                self.api.listen
-            ));
-        }
+        self.auth.validate(self.api.listen, &mut faults);
         if self.import.hash.parse::<HashAlgo>().is_err() {
             faults.push(format!(
                 "import.hash is {:?}, allowed sha1, sha256, sha384, sha512",

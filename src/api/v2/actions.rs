@@ -10,7 +10,7 @@ use super::{empty, must_find};
 use crate::api::error::Failure;
 use crate::api::extract::{At, NoBody};
 use crate::auth::Context;
-use crate::auth::policy::{self, Denied};
+use crate::auth::policy::{self, Verdict};
 use crate::catalog::images;
 use crate::domain::{Event, Image, Timestamp};
 use crate::service::Service;
@@ -40,7 +40,7 @@ async fn act(
     ctx: &Context,
     id: &str,
     event: Event,
-    rule: fn(&Context, &Image) -> Result<(), Denied>,
+    rule: fn(&Context, &Image) -> Verdict,
 ) -> Result<Response, Failure> {
     let mut tx = svc.catalog.write().await?;
     let mut image = must_find(&mut tx, ctx, id).await?;

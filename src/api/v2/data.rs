@@ -104,7 +104,7 @@ pub(in crate::api) async fn download(
     _: NoBody,
 ) -> Result<Response, Failure> {
     let image = look_up(&svc, &ctx, &id).await?;
-    policy::download_image(&ctx)?;
+    policy::download_image(&ctx, &image)?;
     if image.status == Status::Deactivated && !ctx.is_admin {
         return Err(Failure::new(
             StatusCode::FORBIDDEN,

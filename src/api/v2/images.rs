@@ -95,7 +95,7 @@ fn authorise_creation(ctx: &Context, image: &Image) -> Result<(), Failure> {
         );
         return Err(Failure::detail(StatusCode::FORBIDDEN, sentence));
     }
-    Ok(policy::publish(ctx, owner, image.visibility)?)
+    Ok(policy::publish(ctx, image)?)
 }
 
 /// `GET /v2/images`
@@ -138,7 +138,11 @@ pub(in crate::api) async fn list(
         .filter(|_| full)
         .map(|last| listing.next(last.id.as_str()));
     Ok(Json(ImageList {
-        images: page.iter().map(|i| ImageView::new(i, &ctx)).collect(),
+        images: page
+            .iter()
+            .filter(|image| policy::get_image(&ctx, image).is_ok())
+            .map(|image| ImageView::new(image, &ctx))
+            .collect(),
         first: listing.first(),
         schema: "/v2/schemas/images",
         next,
@@ -155,7 +159,7 @@ pub(in crate::api) async fn show(
 ) -> Result<Response, Failure> {
     let mut tx = svc.catalog.read().await?;
     let image = must_find(&mut tx, &ctx, &id).await?;
-    policy::get_image(&ctx)?;
+    policy::get_image(&ctx, &image)?;
     Ok(Json(ImageView::new(&image, &ctx)).into_response())
 }
 

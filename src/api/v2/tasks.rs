@@ -24,7 +24,7 @@ pub(in crate::api) async fn of_image(
 ) -> Result<Response, Failure> {
     let mut tx = svc.catalog.read().await?;
     let image = must_find(&mut tx, &ctx, &id).await?;
-    policy::get_image(&ctx)?;
+    policy::get_image(&ctx, &image)?;
     let all = ctx.is_admin || ctx.owns(image.owner.as_deref());
     let mut tasks = tasks::list_of_image(&mut tx, &image.id, Timestamp::now()).await?;
     tasks.retain(|task| all || ctx.owns(task.owner.as_deref()));

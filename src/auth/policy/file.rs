@@ -1,0 +1,96 @@
+//! `policy.yaml`, or the older `policy.json`: names of rules and what must hold.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::RuleSet;
+
+/// Bytes of a policy file at most.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The rules that hold: the defaults, and above them those of `file`. The second part are warnings
+/// about what is odd but harmless.
+///
+/// # Errors
+/// Everything that is wrong with the file, one sentence each.
+pub fn load(
+    file: Option<&Path>,
+    enforce_scope: bool,
+) -> Result<(Arc<RuleSet>, Vec<String>), Vec<String>> {
+    let Some(path) = file else {
+        let (rules, warnings) = RuleSet::with(&BTreeMap::new(), enforce_scope)?;
+        return Ok((Arc::new(rules), warnings));
+    };
+    let placed = |fault: String| format!("{}: {fault}", path.display());
+    let rules = read(path).map_err(|e| vec![placed(e)])?;
+    let (rules, warnings) = RuleSet::with(&rules, enforce_scope)
+        .map_err(|faults| faults.into_iter().map(placed).collect::<Vec<_>>())?;
+    Ok((Arc::new(rules), warnings.into_iter().map(placed).collect()))
+}
+
+fn read(path: &Path) -> Result<BTreeMap<String, Value>, String> {
+    let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+    if size > MAX_BYTES {
+        return Err(format!("{size} bytes, allowed {MAX_BYTES}"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+    if path.extension().is_some_and(|e| e == "json") {
+        return serde_json::from_str(&text).map_err(|e| e.to_string());
+    }
+    // A file of comments alone, as oslo.policy's generator writes it, is no mapping.
+    let rules: Option<BTreeMap<String, Value>> =
+        serde_saphyr::from_str(&text).map_err(|e| e.to_string())?;
+    Ok(rules.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &str, text: &str) -> Result<BTreeMap<String, Value>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    #[test]
+    fn yaml_and_json_say_the_same() {
+        let yaml = "# Who may look\n\"get_image\": \"role:reader\"\ndelete_image:\n  - role:a\n  - [role:b, role:c]\n";
+        let json =
+            r#"{"get_image": "role:reader", "delete_image": ["role:a", ["role:b", "role:c"]]}"#;
+        let rules = of("policy.yaml", yaml).unwrap();
+        assert_eq!(rules.len(), 2);
+        assert_eq!(rules, of("policy.json", json).unwrap());
+    }
+
+    #[test]
+    fn nothing_said_is_nothing_changed() {
+        assert_eq!(of("p.yaml", "").unwrap(), BTreeMap::new());
+        assert_eq!(
+            of("p.yaml", "# \"get_image\": \"\"\n").unwrap(),
+            BTreeMap::new()
+        );
+    }
+
+    #[test]
+    fn faults_name_the_file() {
+        for (name, text) in [
+            ("p.yaml", "- a list"),
+            ("p.yaml", "a: [unclosed"),
+            ("p.json", "{"),
+            ("p.yaml", "get_image: rule:nowhere"),
+            ("p.yaml", "get_image: {a: b}"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let faults = load(Some(&path), true).unwrap_err();
+            assert!(faults[0].contains(name), "{faults:?}");
+        }
+        assert!(load(Some(Path::new("/nonexistent/policy.yaml")), true).is_err());
+    }
+}
