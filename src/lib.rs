@@ -9,6 +9,7 @@ pub mod convert;
 pub mod domain;
 pub mod ingest;
 pub mod jobs;
+pub mod metadefs;
 pub mod server;
 pub mod service;
 pub mod stores;

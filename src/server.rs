@@ -131,7 +131,11 @@ pub async fn db_version(place: &Place) -> anyhow::Result<(Option<i64>, i64)> {
     Ok(open_catalog(place).await?.version().await?)
 }
 
-async fn open_catalog(place: &Place) -> anyhow::Result<Catalog> {
+/// The catalog, for the commands that look after it.
+///
+/// # Errors
+/// When it cannot be opened.
+pub async fn open_catalog(place: &Place) -> anyhow::Result<Catalog> {
     let dir = place.config()?.data_dir;
     std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     Catalog::open_sqlite(&dir.join("glint.db"))

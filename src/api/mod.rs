@@ -15,6 +15,7 @@ mod connections;
 mod error;
 mod extract;
 mod json;
+pub mod metadefs;
 mod middleware;
 mod patch;
 mod properties;

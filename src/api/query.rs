@@ -115,7 +115,7 @@ impl Listing {
     /// for all (07-list.http, "two tags").
     #[must_use]
     pub(super) fn first(&self) -> String {
-        link(&self.collapsed(|_| false), None)
+        link("/v2/images", &self.collapsed(|_| false), None)
     }
 
     /// The link to the page behind `last`. Unlike the reference's it keeps repeated parameters
@@ -127,7 +127,7 @@ impl Listing {
             let first = values.next();
             ["tag", "sort_key", "sort_dir"].contains(&name) && values.any(|v| Some(v) != first)
         };
-        link(&self.collapsed(kept), Some(last))
+        link("/v2/images", &self.collapsed(kept), Some(last))
     }
 
     fn collapsed(&self, kept: impl Fn(&str) -> bool) -> Vec<(&str, &str)> {
@@ -150,7 +150,9 @@ const UNQUOTED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b' ');
 
-fn link(params: &[(&str, &str)], marker: Option<&str>) -> String {
+/// A link to `path` with these parameters, and the marker.
+#[must_use]
+pub(super) fn link(path: &str, params: &[(&str, &str)], marker: Option<&str>) -> String {
     let quote = |text: &str| {
         utf8_percent_encode(text, UNQUOTED)
             .to_string()
@@ -163,13 +165,17 @@ fn link(params: &[(&str, &str)], marker: Option<&str>) -> String {
         .map(|(name, value)| format!("{}={}", quote(name), quote(value)))
         .collect();
     if query.is_empty() {
-        "/v2/images".into()
+        path.into()
     } else {
-        format!("/v2/images?{}", query.join("&"))
+        format!("{path}?{}", query.join("&"))
     }
 }
 
-fn limit(value: &str) -> Result<u32, String> {
+/// The `limit` parameter.
+///
+/// # Errors
+/// The sentence of a 400.
+pub(super) fn limit(value: &str) -> Result<u32, String> {
     let digits = value.trim();
     let (is_negative, digits) = match digits.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -395,7 +401,11 @@ fn sort_key(name: &str) -> Result<SortKey, String> {
     })
 }
 
-fn direction(name: &str) -> Result<Direction, String> {
+/// A value of `sort_dir`.
+///
+/// # Errors
+/// The sentence of a 400.
+pub(super) fn direction(name: &str) -> Result<Direction, String> {
     match name {
         "asc" => Ok(Direction::Asc),
         "desc" => Ok(Direction::Desc),

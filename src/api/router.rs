@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
 
 use super::error::Failure;
-use super::v2::{actions, data, images, import, info, schemas, tags, tasks};
+use super::v2::{actions, data, images, import, info, metadefs, schemas, tags, tasks};
 use super::{middleware, versions};
 use crate::auth::Identity;
 use crate::service::Service;
@@ -64,7 +64,8 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
         .at("/v2/schemas/member", At::new().get(schemas::member))
         .at("/v2/schemas/members", At::new().get(schemas::members))
         .at("/v2/schemas/task", At::new().get(schemas::task))
-        .at("/v2/schemas/tasks", At::new().get(schemas::tasks))
+        .at("/v2/schemas/tasks", At::new().get(schemas::tasks));
+    let v2 = metadefs(v2)
         .0
         .fallback(async || Failure::of(StatusCode::NOT_FOUND))
         .layer(from_fn_with_state(
@@ -78,6 +79,110 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
         .layer(from_fn_with_state(svc.clone(), versions::negotiate))
         .layer(from_fn(middleware::linger))
         .layer(from_fn(middleware::pages))
+}
+
+/// Metadata definitions and their schemas.
+fn metadefs(table: Table) -> Table {
+    use metadefs::{associations, namespaces, objects, properties, tags};
+    use schemas::metadefs as schema;
+    table
+        .at(
+            "/v2/metadefs/namespaces",
+            At::new().get(namespaces::list).post(namespaces::create),
+        )
+        .at(
+            "/v2/metadefs/namespaces/{namespace}",
+            At::new()
+                .get(namespaces::show)
+                .put(namespaces::update)
+                .delete(namespaces::delete),
+        )
+        .at(
+            "/v2/metadefs/namespaces/{namespace}/resource_types",
+            At::new().get(associations::list).post(associations::create),
+        )
+        .at(
+            "/v2/metadefs/namespaces/{namespace}/resource_types/{type}",
+            At::new().delete(associations::delete),
+        )
+        .at(
+            "/v2/metadefs/namespaces/{namespace}/objects",
+            At::new()
+                .get(objects::list)
+                .post(objects::create)
+                .delete(objects::delete_all),
+        )
+        .at(
+            "/v2/metadefs/namespaces/{namespace}/objects/{object}",
+            At::new()
+                .get(objects::show)
+                .put(objects::update)
+                .delete(objects::delete),
+        )
+        .at(
+            "/v2/metadefs/namespaces/{namespace}/properties",
+            At::new()
+                .get(properties::list)
+                .post(properties::create)
+                .delete(properties::delete_all),
+        )
+        .at(
+            "/v2/metadefs/namespaces/{namespace}/properties/{property}",
+            At::new()
+                .get(properties::show)
+                .put(properties::update)
+                .delete(properties::delete),
+        )
+        .at(
+            "/v2/metadefs/namespaces/{namespace}/tags",
+            At::new()
+                .get(tags::list)
+                .post(tags::create_several)
+                .delete(tags::delete_all),
+        )
+        .at(
+            "/v2/metadefs/namespaces/{namespace}/tags/{tag}",
+            At::new()
+                .get(tags::show)
+                .post(tags::create)
+                .put(tags::update)
+                .delete(tags::delete),
+        )
+        .at(
+            "/v2/metadefs/resource_types",
+            At::new().get(associations::resource_types),
+        )
+        .at(
+            "/v2/schemas/metadefs/namespace",
+            At::new().get(schema::namespace),
+        )
+        .at(
+            "/v2/schemas/metadefs/namespaces",
+            At::new().get(schema::namespaces),
+        )
+        .at("/v2/schemas/metadefs/object", At::new().get(schema::object))
+        .at(
+            "/v2/schemas/metadefs/objects",
+            At::new().get(schema::objects),
+        )
+        .at(
+            "/v2/schemas/metadefs/property",
+            At::new().get(schema::property),
+        )
+        .at(
+            "/v2/schemas/metadefs/properties",
+            At::new().get(schema::properties),
+        )
+        .at("/v2/schemas/metadefs/tag", At::new().get(schema::tag))
+        .at("/v2/schemas/metadefs/tags", At::new().get(schema::tags))
+        .at(
+            "/v2/schemas/metadefs/resource_type",
+            At::new().get(schema::resource_type),
+        )
+        .at(
+            "/v2/schemas/metadefs/resource_types",
+            At::new().get(schema::resource_types),
+        )
 }
 
 #[derive(Default)]

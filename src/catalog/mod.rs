@@ -6,6 +6,7 @@ pub mod images;
 pub mod jobs;
 mod list;
 pub mod locations;
+pub mod metadefs;
 pub mod query;
 pub mod staged;
 pub mod tasks;

@@ -1,4 +1,4 @@
-//! `glint db`: the catalog's schema.
+//! `glint db`: the catalog's schema, and what is loaded into it.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,8 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Exit, output};
+use crate::domain::Timestamp;
+use crate::metadefs;
 use crate::server::{self, Place};
 
 /// Look after the catalog's database
@@ -25,12 +27,46 @@ pub struct DbArgs {
 }
 
 /// What to do with the database.
-#[derive(Subcommand, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Subcommand, Clone, PartialEq, Eq, Debug)]
 pub enum DbCommand {
     /// Bring the schema up to date; harmless when it is
     Sync,
     /// Print the version of the schema
     Version,
+    /// Load metadata definitions, the stock ones or your own
+    LoadMetadefs {
+        /// Folder with a .json file for each namespace
+        #[arg(value_name = "DIR", required_unless_present = "stock")]
+        dir: Option<PathBuf>,
+
+        /// Load the definitions that come with glint
+        #[arg(long, conflicts_with = "dir")]
+        stock: bool,
+
+        /// Replace namespaces that are there already instead of keeping them
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Remove metadata definitions, protected ones too
+    UnloadMetadefs {
+        /// Namespaces to remove
+        #[arg(value_name = "NAMESPACE", required_unless_present = "all")]
+        namespaces: Vec<String>,
+
+        /// Remove every namespace
+        #[arg(long, conflicts_with = "namespaces")]
+        all: bool,
+    },
+    /// Write metadata definitions to files that load-metadefs reads
+    ExportMetadefs {
+        /// Folder for the files, made where there is none
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+
+        /// Export this namespace only; may be repeated
+        #[arg(long = "namespace", value_name = "NAMESPACE")]
+        namespaces: Vec<String>,
+    },
 }
 
 pub(super) fn run(args: &DbArgs) -> anyhow::Result<Exit> {
@@ -39,7 +75,7 @@ pub(super) fn run(args: &DbArgs) -> anyhow::Result<Exit> {
         config: args.config.clone(),
     };
     let runtime = super::serve::runtime()?;
-    match args.command {
+    match &args.command {
         DbCommand::Sync => {
             let version = runtime.block_on(server::db_sync(&place))?;
             output::talk(format_args!("the catalog is at version {version}"));
@@ -47,6 +83,35 @@ pub(super) fn run(args: &DbArgs) -> anyhow::Result<Exit> {
         DbCommand::Version => {
             let (applied, newest) = runtime.block_on(server::db_version(&place))?;
             output::json(&Version { applied, newest })?;
+        }
+        DbCommand::LoadMetadefs { dir, replace, .. } => {
+            let now = Timestamp::now();
+            let namespaces = match dir {
+                Some(dir) => metadefs::read(dir, now)?,
+                None => metadefs::stock(now)?,
+            };
+            let loaded = runtime.block_on(async {
+                let catalog = server::open_catalog(&place).await?;
+                metadefs::load(&catalog, &namespaces, *replace).await
+            })?;
+            output::talk(format_args!(
+                "namespaces added: {}, replaced: {}, kept: {}",
+                loaded.added, loaded.replaced, loaded.kept
+            ));
+        }
+        DbCommand::UnloadMetadefs { namespaces, .. } => {
+            let removed = runtime.block_on(async {
+                let catalog = server::open_catalog(&place).await?;
+                metadefs::unload(&catalog, namespaces).await
+            })?;
+            output::talk(format_args!("namespaces removed: {removed}"));
+        }
+        DbCommand::ExportMetadefs { dir, namespaces } => {
+            let written = runtime.block_on(async {
+                let catalog = server::open_catalog(&place).await?;
+                metadefs::export(&catalog, namespaces, dir).await
+            })?;
+            output::talk(format_args!("namespaces written: {written}"));
         }
     }
     Ok(Exit::Fine)

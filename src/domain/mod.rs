@@ -4,6 +4,7 @@
 pub mod hash;
 pub mod image;
 pub mod location;
+pub mod metadef;
 pub mod status;
 pub mod task;
 pub mod timestamp;

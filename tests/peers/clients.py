@@ -281,6 +281,91 @@ class GlanceClient(Peers):
         self.assert_nothing_stored(before)
 
 
+class Metadefs(Peers):
+    """The `glance md-*` commands, and the stock definitions."""
+
+    def md(self, command, *args, fails=False):
+        return self.glance(f"md-{command}", *args, fails=fails)
+
+    def namespace(self, name, *args):
+        self.md("namespace-create", name, *args)
+        self.addCleanup(self.md, "namespace-delete", name)
+
+    def test_a_namespace_from_create_to_delete(self):
+        told = self.md("namespace-create", "Lab::Box", "--display-name", "Box", "--visibility", "public")
+        self.assertRegex(told, r"display_name +\| Box ")
+        self.assertIn("Lab::Box", self.md("namespace-list", "--visibility", "public"))
+        self.md("namespace-update", "Lab::Box", "--description", "a box", "--protected", "True")
+        self.md("namespace-delete", "Lab::Box", fails=True)
+        self.assertRegex(self.md("namespace-show", "Lab::Box"), r"description +\| a box ")
+        self.md("namespace-update", "Lab::Box", "--protected", "False")
+        self.md("namespace-delete", "Lab::Box")
+        self.md("namespace-show", "Lab::Box", fails=True)
+
+    def test_what_is_in_a_namespace(self):
+        self.namespace("Lab::In")
+        schema = json.dumps({"title": "Width", "type": "integer", "minimum": 1})
+        self.md("property-create", "Lab::In", "--name", "width", "--title", "Width", "--schema",
+                json.dumps({"type": "integer", "minimum": 1}))
+        self.assertIn("width", self.md("property-list", "Lab::In"))
+        self.md("property-update", "Lab::In", "width", "--title", "How wide")
+        self.assertIn("How wide", self.md("property-show", "Lab::In", "width"))
+
+        self.md("object-create", "Lab::In", "--name", "door", "--schema",
+                json.dumps({"description": "a way in", "properties": {"wide": json.loads(schema)}}))
+        self.assertIn("door", self.md("object-list", "Lab::In"))
+        self.assertIn("a way in", self.md("object-show", "Lab::In", "door"))
+        self.assertIn("Width", self.md("object-property-show", "Lab::In", "door", "wide"))
+        self.md("object-update", "Lab::In", "door", "--name", "gate")
+        self.md("object-delete", "Lab::In", "gate")
+
+        self.md("tag-create", "Lab::In", "--name", "red")
+        self.md("tag-update", "Lab::In", "red", "--name", "blue")
+        self.md("tag-create-multiple", "Lab::In", "--names", "x:y", "--delim", ":", "--append")
+        listed = self.md("tag-list", "Lab::In")
+        for tag in ("blue", "x", "y"):
+            self.assertRegex(listed, rf"\| {tag} +\|")
+        self.md("tag-delete", "Lab::In", "x")
+        self.md("namespace-tags-delete", "Lab::In")
+        self.assertNotIn("blue", self.md("tag-list", "Lab::In"))
+
+        self.md("resource-type-associate", "Lab::In", "OS::Nova::Server", "--prefix", "lab:")
+        self.assertIn("lab:", self.md("namespace-resource-type-list", "Lab::In"))
+        self.assertIn("lab:width", self.md("namespace-show", "Lab::In", "--resource-type", "OS::Nova::Server"))
+        self.md("resource-type-deassociate", "Lab::In", "OS::Nova::Server")
+        self.assertIn("OS::Cinder::Volume", self.md("resource-type-list"))
+        self.md("property-delete", "Lab::In", "width")
+        self.md("namespace-properties-delete", "Lab::In")
+        self.md("namespace-objects-delete", "Lab::In")
+
+    def test_a_namespace_is_imported_whole(self):
+        file = self.path("namespace.json")
+        file.write_text(json.dumps({
+            "namespace": "Lab::Import", "visibility": "public",
+            "properties": {"a": {"title": "A", "type": "string", "enum": ["x", "y"]}},
+            "objects": [{"name": "o", "required": ["b"], "properties": {"b": {"title": "B", "type": "number"}}}],
+            "tags": [{"name": "t"}],
+            "resource_type_associations": [{"name": "OS::Glance::Image", "prefix": "lab_"}]}))
+        self.md("namespace-import", "--file", file)
+        self.addCleanup(self.md, "namespace-delete", "Lab::Import")
+        shown = self.md("namespace-show", "Lab::Import")
+        for part in ("OS::Glance::Image", "tags", "objects", "properties"):
+            self.assertIn(part, shown)
+
+    def test_the_stock_definitions_are_listed_and_go_again(self):
+        def db(*args):
+            subprocess.run([GLINT, "db", *args, "--data", self.server.data], check=True, capture_output=True)
+
+        db("load-metadefs", "--stock")
+        self.addCleanup(db, "unload-metadefs", "--all")
+        listed = self.md("namespace-list", "--page-size", "7")
+        for name in ("OS::Compute::LibvirtImage", "OS::OperatingSystem", "OS::Cinder::Volumetype"):
+            self.assertIn(name, listed)
+        self.assertIn("hw_disk_bus", self.md("namespace-show", "OS::Compute::LibvirtImage",
+                                             "--resource-type", "OS::Glance::Image"))
+        self.assertIn("OS::Compute::Quota", self.md("namespace-list", "--resource-types", "OS::Nova::Flavor"))
+
+
 class Conversion(Peers):
     CONFIG = '[import]\noutput_format = "raw"\n'
 

@@ -5,6 +5,7 @@ pub(super) mod data;
 pub(super) mod images;
 pub(super) mod import;
 pub(super) mod info;
+pub(super) mod metadefs;
 pub(super) mod schemas;
 pub(super) mod tags;
 pub(super) mod tasks;

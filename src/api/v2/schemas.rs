@@ -39,3 +39,26 @@ pub(in crate::api) async fn task(_: NoBody) -> Response {
 pub(in crate::api) async fn tasks(_: NoBody) -> Response {
     Json(schema::tasks()).into_response()
 }
+
+/// A schema that no configuration changes.
+macro_rules! fixed {
+    ($($name:ident: $path:literal),* $(,)?) => {$(
+        #[doc = concat!("`GET /v2/schemas/metadefs/", $path, "`")]
+        pub(in crate::api) async fn $name(_: NoBody) -> Response {
+            Json(schema::metadefs::$name()).into_response()
+        }
+    )*};
+}
+
+/// `/v2/schemas/metadefs/…`
+pub(in crate::api) mod metadefs {
+    use super::{IntoResponse, Json, NoBody, Response, schema};
+
+    fixed!(
+        namespace: "namespace", namespaces: "namespaces",
+        object: "object", objects: "objects",
+        property: "property", properties: "properties",
+        tag: "tag", tags: "tags",
+        resource_type: "resource_type", resource_types: "resource_types",
+    );
+}

@@ -1,6 +1,7 @@
 //! What goes over the wire, in Glance's spelling: serde types and nothing else derives from them.
 
 mod image;
+pub(super) mod metadef;
 mod store;
 mod task;
 

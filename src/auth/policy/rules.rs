@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::{Denied, Target, Verdict};
 use crate::auth::Context;
+use crate::domain::metadef::Namespace;
 use crate::domain::{Image, Visibility};
 
 const ADMIN: &str = "rule:context_is_admin";
@@ -154,6 +155,15 @@ pub struct Owned<'a> {
 }
 
 impl<'a> Owned<'a> {
+    /// A namespace of metadata definitions.
+    #[must_use]
+    pub fn namespace(namespace: &'a Namespace) -> Self {
+        Self {
+            owner: namespace.owner.as_deref(),
+            visibility: Some(namespace.visibility.name()),
+        }
+    }
+
     /// What is the caller's own.
     #[must_use]
     pub fn by(ctx: &'a Context) -> Self {
@@ -218,6 +228,15 @@ pub fn visible(ctx: &Context, image: &Image) -> bool {
         || image.owner.is_none()
         || ctx.owns(image.owner.as_deref())
         || matches!(image.visibility, Visibility::Public | Visibility::Community)
+}
+
+/// Whether the caller can know that the namespace of metadata definitions exists.
+#[must_use]
+pub fn metadef_visible(ctx: &Context, namespace: &Namespace) -> bool {
+    ctx.is_admin
+        || namespace.owner.is_none()
+        || ctx.owns(namespace.owner.as_deref())
+        || namespace.visibility == Visibility::Public
 }
 
 /// Rules about no object but the caller's project.

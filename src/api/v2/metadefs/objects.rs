@@ -1,0 +1,155 @@
+//! `/v2/metadefs/namespaces/{namespace}/objects` and `…/objects/{object}`
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::{deletable, duplicate, parse, readable, writable};
+use crate::api::error::Failure;
+use crate::api::extract::{At, Document, NoBody};
+use crate::api::json::Json;
+use crate::api::schema;
+use crate::api::v2::{empty, not_found};
+use crate::api::wire::metadef::{ObjectBody, ObjectList, ObjectView};
+use crate::auth::{Context, policy};
+use crate::catalog::metadefs::objects as rows;
+use crate::domain::Timestamp;
+use crate::service::Service;
+
+const READ_ONLY: [&str; 4] = ["self", "schema", "created_at", "updated_at"];
+
+/// `GET /v2/metadefs/namespaces/{namespace}/objects`
+pub(in crate::api) async fn list(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(namespace): At<String>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.read().await?;
+    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_objects).await?;
+    let objects = rows::list(&mut tx, of.id).await?;
+    Ok(Json(ObjectList {
+        objects: objects
+            .iter()
+            .map(|o| ObjectView::new(&namespace, o))
+            .collect(),
+        schema: "v2/schemas/metadefs/objects",
+    })
+    .into_response())
+}
+
+/// `POST /v2/metadefs/namespaces/{namespace}/objects`
+pub(in crate::api) async fn create(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(namespace): At<String>,
+    Document(body): Document,
+) -> Result<Response, Failure> {
+    let body: ObjectBody = parse(body, &READ_ONLY, &schema::metadefs::object())?;
+    let object = body.read(Timestamp::now()).map_err(Failure::bad)?;
+    let mut tx = svc.catalog.write().await?;
+    let of = writable(&mut tx, &ctx, &namespace, policy::add_metadef_object).await?;
+    rows::insert(&mut tx, of.id, &object)
+        .await
+        .map_err(|e| duplicate(e, || exists(&namespace, &object.name)))?;
+    tx.commit().await?;
+    let view = ObjectView::new(&namespace, &object);
+    Ok((StatusCode::CREATED, Json(view)).into_response())
+}
+
+/// `GET /v2/metadefs/namespaces/{namespace}/objects/{object}`
+pub(in crate::api) async fn show(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At((namespace, name)): At<(String, String)>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.read().await?;
+    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_object).await?;
+    let object = rows::find(&mut tx, of.id, &name)
+        .await?
+        .ok_or_else(|| missing(&namespace, &name))?;
+    Ok(Json(ObjectView::new(&namespace, &object)).into_response())
+}
+
+/// `PUT /v2/metadefs/namespaces/{namespace}/objects/{object}`
+pub(in crate::api) async fn update(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At((namespace, name)): At<(String, String)>,
+    Document(body): Document,
+) -> Result<Response, Failure> {
+    let body: ObjectBody = parse(body, &READ_ONLY, &schema::metadefs::object())?;
+    let mut object = body.read(Timestamp::now()).map_err(Failure::bad)?;
+    let mut tx = svc.catalog.write().await?;
+    let of = writable(&mut tx, &ctx, &namespace, policy::modify_metadef_object).await?;
+    let before = rows::find(&mut tx, of.id, &name)
+        .await?
+        .ok_or_else(|| missing(&namespace, &name))?;
+    object.created_at = before.created_at;
+    rows::update(&mut tx, of.id, &name, &object)
+        .await
+        .map_err(|e| duplicate(e, || exists(&namespace, &object.name)))?;
+    tx.commit().await?;
+    Ok(Json(ObjectView::new(&namespace, &object)).into_response())
+}
+
+/// `DELETE /v2/metadefs/namespaces/{namespace}/objects/{object}`
+pub(in crate::api) async fn delete(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At((namespace, name)): At<(String, String)>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.write().await?;
+    let what = || format!("object {name}");
+    let of = deletable(
+        &mut tx,
+        &ctx,
+        &namespace,
+        policy::delete_metadef_object,
+        what,
+    )
+    .await?;
+    if !rows::delete(&mut tx, of.id, &name).await? {
+        return Err(missing(&namespace, &name));
+    }
+    tx.commit().await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// `DELETE /v2/metadefs/namespaces/{namespace}/objects`
+pub(in crate::api) async fn delete_all(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(namespace): At<String>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.write().await?;
+    let what = || "its objects".to_owned();
+    let of = deletable(
+        &mut tx,
+        &ctx,
+        &namespace,
+        policy::delete_metadef_object,
+        what,
+    )
+    .await?;
+    rows::delete_all(&mut tx, of.id).await?;
+    tx.commit().await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+fn missing(namespace: &str, name: &str) -> Failure {
+    not_found(format!(
+        "No metadata definition object with name={name} was found in namespace={namespace}."
+    ))
+}
+
+fn exists(namespace: &str, name: &str) -> String {
+    format!(
+        "A metadata definition object with name={name} already exists in namespace={namespace}."
+    )
+}

@@ -1,0 +1,162 @@
+//! `/v2/metadefs/namespaces/{namespace}/properties` and `…/properties/{property}`
+
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use super::{associations, deletable, duplicate, namespaces, object, readable, writable};
+use crate::api::error::Failure;
+use crate::api::extract::{At, Document, NoBody};
+use crate::api::json::Json;
+use crate::api::schema;
+use crate::api::v2::{empty, not_found};
+use crate::api::wire::metadef::{PropertyList, property, property_view};
+use crate::auth::{Context, policy};
+use crate::catalog::metadefs::{associations as association_rows, properties as rows};
+use crate::domain::Timestamp;
+use crate::domain::metadef::Property;
+use crate::service::Service;
+
+const READ_ONLY: [&str; 2] = ["created_at", "updated_at"];
+
+/// `GET /v2/metadefs/namespaces/{namespace}/properties`
+pub(in crate::api) async fn list(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(namespace): At<String>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.read().await?;
+    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_properties).await?;
+    let properties = rows::list(&mut tx, of.id).await?;
+    Ok(Json(PropertyList::from(properties.as_slice())).into_response())
+}
+
+/// `POST /v2/metadefs/namespaces/{namespace}/properties`
+pub(in crate::api) async fn create(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(namespace): At<String>,
+    Document(body): Document,
+) -> Result<Response, Failure> {
+    let property = read(body)?;
+    let mut tx = svc.catalog.write().await?;
+    let of = writable(&mut tx, &ctx, &namespace, policy::add_metadef_property).await?;
+    rows::insert(&mut tx, of.id, &property, Timestamp::now())
+        .await
+        .map_err(|e| duplicate(e, || exists(&namespace, &property.name)))?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(property_view(&property))).into_response())
+}
+
+/// `GET /v2/metadefs/namespaces/{namespace}/properties/{property}`: with `?resource_type=` the name
+/// is the one that type knows, with the prefix.
+pub(in crate::api) async fn show(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At((namespace, name)): At<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let resource_type = namespaces::resource_type(query)?;
+    let mut tx = svc.catalog.read().await?;
+    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_property).await?;
+    let mut wanted = name.as_str();
+    if let Some(resource_type) = resource_type {
+        let association = association_rows::find(&mut tx, of.id, &resource_type)
+            .await?
+            .ok_or_else(|| associations::missing(&namespace, &resource_type))?;
+        wanted = name
+            .strip_prefix(association.prefix.as_deref().unwrap_or_default())
+            .ok_or_else(|| missing(&namespace, &name))?;
+    }
+    let property = rows::find(&mut tx, of.id, wanted)
+        .await?
+        .ok_or_else(|| missing(&namespace, wanted))?;
+    Ok(Json(property_view(&property)).into_response())
+}
+
+/// `PUT /v2/metadefs/namespaces/{namespace}/properties/{property}`
+pub(in crate::api) async fn update(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At((namespace, name)): At<(String, String)>,
+    Document(body): Document,
+) -> Result<Response, Failure> {
+    let property = read(body)?;
+    let mut tx = svc.catalog.write().await?;
+    let of = writable(&mut tx, &ctx, &namespace, policy::modify_metadef_property).await?;
+    let found = rows::update(&mut tx, of.id, &name, &property, Timestamp::now())
+        .await
+        .map_err(|e| duplicate(e, || exists(&namespace, &property.name)))?;
+    if !found {
+        return Err(missing(&namespace, &name));
+    }
+    tx.commit().await?;
+    Ok(Json(property_view(&property)).into_response())
+}
+
+/// `DELETE /v2/metadefs/namespaces/{namespace}/properties/{property}`
+pub(in crate::api) async fn delete(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At((namespace, name)): At<(String, String)>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.write().await?;
+    let what = || format!("property {name}");
+    let of = deletable(
+        &mut tx,
+        &ctx,
+        &namespace,
+        policy::remove_metadef_property,
+        what,
+    )
+    .await?;
+    if !rows::delete(&mut tx, of.id, &name).await? {
+        return Err(missing(&namespace, &name));
+    }
+    tx.commit().await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// `DELETE /v2/metadefs/namespaces/{namespace}/properties`
+pub(in crate::api) async fn delete_all(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(namespace): At<String>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.write().await?;
+    let what = || "its properties".to_owned();
+    let of = deletable(
+        &mut tx,
+        &ctx,
+        &namespace,
+        policy::remove_metadef_property,
+        what,
+    )
+    .await?;
+    rows::delete_all(&mut tx, of.id).await?;
+    tx.commit().await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+fn read(body: Value) -> Result<Property, Failure> {
+    let body = object(body, &READ_ONLY, &schema::metadefs::property())?;
+    property(body).map_err(Failure::bad)
+}
+
+fn missing(namespace: &str, name: &str) -> Failure {
+    not_found(format!(
+        "No metadata definition property with name={name} was found in namespace={namespace}."
+    ))
+}
+
+fn exists(namespace: &str, name: &str) -> String {
+    format!(
+        "A metadata definition property with name={name} already exists in namespace={namespace}."
+    )
+}

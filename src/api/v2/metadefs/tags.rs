@@ -1,0 +1,226 @@
+//! `/v2/metadefs/namespaces/{namespace}/tags` and `…/tags/{tag}`
+
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value};
+
+use super::{deletable, duplicate, parse, readable, writable};
+use crate::api::error::Failure;
+use crate::api::extract::{At, Document, NoBody, text};
+use crate::api::json::Json;
+use crate::api::v2::{empty, not_found};
+use crate::api::wire::metadef::{TagBody, TagList, TagView, tag};
+use crate::api::{query, schema};
+use crate::auth::{Context, policy};
+use crate::catalog::Direction;
+use crate::catalog::metadefs::{TagKey, TagQuery, tags as rows};
+use crate::domain::Timestamp;
+use crate::service::Service;
+
+const READ_ONLY: [&str; 2] = ["created_at", "updated_at"];
+
+/// `GET /v2/metadefs/namespaces/{namespace}/tags`
+pub(in crate::api) async fn list(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(namespace): At<String>,
+    RawQuery(query): RawQuery,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let params = query::pairs(&query.unwrap_or_default()).ok_or_else(Failure::undecodable)?;
+    let limits = &svc.config.api;
+    let mut listing = TagQuery {
+        sort: (TagKey::CreatedAt, Direction::Desc),
+        after: None,
+        limit: limits.limit_default.min(limits.limit_max),
+    };
+    for (name, value) in params {
+        match name.as_str() {
+            "limit" => {
+                let limit = query::limit(&value).map_err(Failure::bad)?;
+                listing.limit = limit.min(limits.limit_max);
+            }
+            "marker" => listing.after = Some(value),
+            "sort_key" => listing.sort.0 = sort_key(&value)?,
+            "sort_dir" => listing.sort.1 = query::direction(&value).map_err(Failure::bad)?,
+            _ => {}
+        }
+    }
+    let mut tx = svc.catalog.read().await?;
+    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_tags).await?;
+    if let Some(marker) = &listing.after
+        && rows::find(&mut tx, of.id, marker).await?.is_none()
+    {
+        return Err(missing(&namespace, marker));
+    }
+    let tags = rows::list(&mut tx, of.id, &listing).await?;
+    Ok(Json(TagList::from(tags.as_slice())).into_response())
+}
+
+fn sort_key(name: &str) -> Result<TagKey, Failure> {
+    Ok(match name {
+        "name" => TagKey::Name,
+        "created_at" => TagKey::CreatedAt,
+        "updated_at" => TagKey::UpdatedAt,
+        _ => return Err(Failure::bad(format!("Invalid sort key: {name}."))),
+    })
+}
+
+/// `POST /v2/metadefs/namespaces/{namespace}/tags`: replaces all tags, or adds to them where
+/// `X-Openstack-Append` says so.
+pub(in crate::api) async fn create_several(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(namespace): At<String>,
+    headers: HeaderMap,
+    Document(body): Document,
+) -> Result<Response, Failure> {
+    let append = text(&headers, "x-openstack-append")?
+        .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
+    let now = Timestamp::now();
+    let tags = several(body)?
+        .into_iter()
+        .map(|item| {
+            let body: TagBody = parse(item, &READ_ONLY, &schema::metadefs::tag())?;
+            body.read(now).map_err(Failure::bad)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let mut tx = svc.catalog.write().await?;
+    let of = writable(&mut tx, &ctx, &namespace, policy::add_metadef_tags).await?;
+    if !append {
+        rows::delete_all(&mut tx, of.id).await?;
+    }
+    for tag in &tags {
+        rows::insert(&mut tx, of.id, tag)
+            .await
+            .map_err(|e| duplicate(e, || exists(&namespace, &tag.name)))?;
+    }
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(TagList::from(tags.as_slice()))).into_response())
+}
+
+/// The items of `{"tags": […]}`.
+fn several(body: Value) -> Result<Vec<Value>, Failure> {
+    let Value::Object(mut body) = body else {
+        return Err(Failure::bad("Request body must be a JSON object."));
+    };
+    let tags = body.shift_remove("tags");
+    match (tags, only(&body)) {
+        (Some(Value::Array(tags)), None) => Ok(tags),
+        (_, Some(other)) => Err(Failure::bad(format!(
+            "Only tags can be given here, not {other}."
+        ))),
+        _ => Err(Failure::bad("Request body must hold a list of tags.")),
+    }
+}
+
+/// A key that is neither a link nor the schema's, which clients may send back.
+fn only(body: &Map<String, Value>) -> Option<&String> {
+    body.keys()
+        .find(|key| !["first", "next", "schema"].contains(&key.as_str()))
+}
+
+/// `DELETE /v2/metadefs/namespaces/{namespace}/tags`
+pub(in crate::api) async fn delete_all(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(namespace): At<String>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.write().await?;
+    let what = || "its tags".to_owned();
+    let of = deletable(&mut tx, &ctx, &namespace, policy::delete_metadef_tags, what).await?;
+    rows::delete_all(&mut tx, of.id).await?;
+    tx.commit().await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// `GET /v2/metadefs/namespaces/{namespace}/tags/{tag}`
+pub(in crate::api) async fn show(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At((namespace, name)): At<(String, String)>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.read().await?;
+    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_tag).await?;
+    let tag = rows::find(&mut tx, of.id, &name)
+        .await?
+        .ok_or_else(|| missing(&namespace, &name))?;
+    Ok(Json(TagView::from(&tag)).into_response())
+}
+
+/// `POST /v2/metadefs/namespaces/{namespace}/tags/{tag}`
+pub(in crate::api) async fn create(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At((namespace, name)): At<(String, String)>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let tag = tag(name, Timestamp::now()).map_err(Failure::bad)?;
+    let mut tx = svc.catalog.write().await?;
+    let of = writable(&mut tx, &ctx, &namespace, policy::add_metadef_tag).await?;
+    rows::insert(&mut tx, of.id, &tag)
+        .await
+        .map_err(|e| duplicate(e, || exists(&namespace, &tag.name)))?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(TagView::from(&tag))).into_response())
+}
+
+/// `PUT /v2/metadefs/namespaces/{namespace}/tags/{tag}`
+pub(in crate::api) async fn update(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At((namespace, name)): At<(String, String)>,
+    Document(body): Document,
+) -> Result<Response, Failure> {
+    let body: TagBody = parse(body, &READ_ONLY, &schema::metadefs::tag())?;
+    let mut tag = body.read(Timestamp::now()).map_err(Failure::bad)?;
+    let mut tx = svc.catalog.write().await?;
+    let of = writable(&mut tx, &ctx, &namespace, policy::modify_metadef_tag).await?;
+    let before = rows::find(&mut tx, of.id, &name)
+        .await?
+        .ok_or_else(|| missing(&namespace, &name))?;
+    tag.created_at = before.created_at;
+    rows::update(&mut tx, of.id, &name, &tag)
+        .await
+        .map_err(|e| duplicate(e, || exists(&namespace, &tag.name)))?;
+    tx.commit().await?;
+    Ok(Json(TagView::from(&tag)).into_response())
+}
+
+/// `DELETE /v2/metadefs/namespaces/{namespace}/tags/{tag}`
+pub(in crate::api) async fn delete(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At((namespace, name)): At<(String, String)>,
+    _: NoBody,
+) -> Result<Response, Failure> {
+    let mut tx = svc.catalog.write().await?;
+    let what = || format!("tag {name}");
+    let of = deletable(&mut tx, &ctx, &namespace, policy::delete_metadef_tag, what).await?;
+    if !rows::delete(&mut tx, of.id, &name).await? {
+        return Err(missing(&namespace, &name));
+    }
+    tx.commit().await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+fn missing(namespace: &str, name: &str) -> Failure {
+    not_found(format!(
+        "No metadata definition tag with name={name} was found in namespace={namespace}."
+    ))
+}
+
+/// The reference's sentence, which tells of the collation of some of its databases; here names that
+/// differ in case are different names (17-metadefs.http, "tag again").
+fn exists(namespace: &str, name: &str) -> String {
+    format!(
+        "A metadata tag with name={name} already exists in namespace={namespace}. (Please note \
+         that metadata tag names are case insensitive)."
+    )
+}
