@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod convert;
 pub mod domain;
+pub mod fetch;
 pub mod ingest;
 pub mod jobs;
 pub mod metadefs;

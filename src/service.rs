@@ -13,6 +13,7 @@ use crate::auth::policy::{self, Policies};
 use crate::catalog::Catalog;
 use crate::config::{Config, Faults};
 use crate::domain::{ImageId, Location};
+use crate::fetch::Fetcher;
 use crate::ingest::Staging;
 use crate::jobs;
 use crate::stores::{Store, Stores};
@@ -29,6 +30,8 @@ pub struct Service {
     pub catalog: Catalog,
     /// Where their bytes are.
     pub stores: Stores,
+    /// Reads what clients name by URL.
+    pub fetcher: Fetcher,
     /// Where bytes wait for an import.
     pub staging: Staging,
     /// Wakes a worker when a job was queued here.
@@ -66,7 +69,8 @@ impl Service {
             .await
             .with_context(|| format!("opening the catalog in {}", dir.display()))?;
         catalog.sync().await?;
-        let stores = Stores::open(&config.stores).context("opening the stores")?;
+        let fetcher = Fetcher::new(&config.fetch);
+        let stores = Stores::open(&config.stores, &fetcher).context("opening the stores")?;
         let staging = Staging::open(&dir.join("staging")).context("opening the staging area")?;
         let service = Arc::new(Self {
             config,
@@ -74,6 +78,7 @@ impl Service {
             policies: Policies::new(rules),
             catalog,
             stores,
+            fetcher,
             staging,
             wake: Notify::new(),
             _lock: lock,
@@ -115,12 +120,8 @@ impl Service {
     /// A location in `store` that no other blob has or had.
     #[must_use]
     pub fn new_location(&self, image: &ImageId, store: &Store) -> Location {
-        let id = uuid::Uuid::new_v4().to_string();
-        let url = store.blobs.url(&format!("{image}.{}", &id[..8]));
-        Location {
-            id,
-            store: store.config.id.clone(),
-            url,
-        }
+        let mut location = Location::new(&store.config.id, "", serde_json::Map::new());
+        location.url = store.blobs.url(&format!("{image}.{}", &location.id[..8]));
+        location
     }
 }

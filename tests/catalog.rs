@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use glint::catalog::{
-    Catalog, Column, Direction, Error, Filter, ListQuery, NumberColumn, Op, SortKey, TimeColumn,
-    Viewer, VisibilityFilter, images, jobs, locations, staged,
+    Catalog, Column, Direction, Error, Filter, ListQuery, MemberFilter, NumberColumn, Op, SortKey,
+    TimeColumn, Viewer, VisibilityFilter, images, jobs, locations, staged,
 };
 use glint::domain::{Hashes, Image, ImageId, Location, Status, Timestamp, Visibility};
 
@@ -50,6 +50,7 @@ fn everything() -> ListQuery {
             is_admin: true,
         },
         visibility: VisibilityFilter::All,
+        members: MemberFilter::All,
         hidden: false,
         filters: vec![],
         sort: vec![],
@@ -72,7 +73,7 @@ async fn an_image_comes_back_as_it_went_in() {
     all.size = Some(1 << 40);
     all.virtual_size = Some(2 << 40);
     all.hashes = Some(Hashes {
-        checksum: "c".into(),
+        checksum: Some("c".into()),
         algo: "sha512".into(),
         value: "v".into(),
     });
@@ -90,7 +91,7 @@ async fn an_id_is_never_given_out_twice() {
     let one = image(1);
     insert(&s.catalog, &one).await;
     let mut tx = s.catalog.write().await.unwrap();
-    images::delete(&mut tx, &one, Status::Queued, Timestamp(5))
+    images::delete(&mut tx, &one, Status::Deleted, Timestamp(5))
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -353,6 +354,7 @@ async fn locations_go_from_intent_to_fact_to_doom() {
         id: "l".into(),
         store: "file".into(),
         url: "file:///x".into(),
+        metadata: serde_json::Map::new(),
     };
     let mut tx = s.catalog.write().await.unwrap();
     locations::insert_pending(&mut tx, &one.id, &location, Timestamp(10), Timestamp(1))
@@ -406,7 +408,7 @@ async fn staging_is_seen_when_it_is_complete() {
         std::slice::from_ref(&one.id)
     );
     let hashes = Hashes {
-        checksum: "c".into(),
+        checksum: Some("c".into()),
         algo: "a".into(),
         value: "v".into(),
     };

@@ -27,6 +27,8 @@ pub struct Failure {
 enum Says {
     /// An explanation, and below it a detail.
     Plain { explanation: String, detail: String },
+    /// A sentence alone.
+    Bare(&'static str),
     /// 415 names the media type of the request.
     MediaType {
         sent: Option<String>,
@@ -50,6 +52,11 @@ impl Failure {
             },
             headers: Vec::new(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// A failure with the status' own explanation and a sentence below it.
@@ -102,6 +109,16 @@ impl Failure {
                 method,
                 trouble: "is not allowed for this resource",
             },
+            headers: Vec::new(),
+        }
+        .with(ALLOW, allow)
+    }
+
+    /// 405 with a sentence of its own.
+    pub(super) fn never(allow: &str, sentence: &'static str) -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            says: Says::Bare(sentence),
             headers: Vec::new(),
         }
         .with(ALLOW, allow)
@@ -180,6 +197,7 @@ impl Failure {
                 escaped(explanation),
                 escaped(detail)
             ),
+            Says::Bare(sentence) => escaped(sentence),
             // The reference forgets to fill in a type that was not sent (04-upload.http, "no
             // content type").
             Says::MediaType { sent, detail } => format!(
@@ -376,6 +394,10 @@ impl From<ingest::Error> for Failure {
                 "The image is protected and cannot be deleted.",
             ),
             E::UnknownStore(store) => Self::bad(format!("Store for identifier {store} not found")),
+            E::ReadOnlyStore(store) => Self::new(
+                StatusCode::GONE,
+                format!("Nothing can be added to store {store}."),
+            ),
             E::FormatsUnset => Self::bad(
                 "Properties disk_format, container_format must be set prior to saving data.",
             ),

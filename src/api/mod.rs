@@ -12,9 +12,12 @@
 //! the golden samples in `fixtures/wire`, replayed by `tests/api`.
 
 mod connections;
+mod cors;
 mod error;
 mod extract;
+mod health;
 mod json;
+mod locations;
 pub mod metadefs;
 mod middleware;
 mod patch;

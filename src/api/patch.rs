@@ -44,6 +44,8 @@ pub(super) enum Op {
 pub(super) struct Change {
     /// The property, unescaped.
     pub name: String,
+    /// Of `locations`: the place of one of them, or `-` behind the last.
+    pub at: Option<String>,
     /// What is done to it.
     pub op: Op,
 }
@@ -86,8 +88,12 @@ fn parse_step(dialect: Dialect, step: &Value) -> Result<Change, String> {
             path.join("/")
         ));
     }
-    let name = path.into_iter().next().unwrap_or_default();
-    Ok(Change { name, op: change })
+    let mut path = path.into_iter();
+    Ok(Change {
+        name: path.next().unwrap_or_default(),
+        at: path.next(),
+        op: change,
+    })
 }
 
 fn op_v20(step: &Map<String, Value>) -> Result<(&'static str, &str), String> {
@@ -178,6 +184,7 @@ mod tests {
     fn both_dialects_say_the_same() {
         let change = Change {
             name: "name".into(),
+            at: None,
             op: Op::Replace(json!("x")),
         };
         assert_eq!(

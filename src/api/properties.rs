@@ -121,15 +121,12 @@ pub(super) fn apply(
     change: Change,
     dialect: Dialect,
 ) -> Result<(), Failure> {
-    let Change { name, op } = change;
+    let Change { name, op, .. } = change;
     let exists = is_base(&name) || image.properties.contains_key(&name);
     let absent = || {
         let sentence = format!("Property {name} does not exist.");
         Err(Failure::detail(StatusCode::CONFLICT, sentence))
     };
-    if name == "locations" {
-        return Err(refuse_locations(&op));
-    }
     match op {
         Op::Remove if is_base(&name) => Err(Failure::detail(
             StatusCode::FORBIDDEN,
@@ -156,16 +153,6 @@ pub(super) fn apply(
             }
             Ok(())
         }
-    }
-}
-
-/// Locations are shown to nobody, so nobody sets them (06-patch.http, "locations").
-fn refuse_locations(op: &Op) -> Failure {
-    match op {
-        Op::Replace(Value::Array(none)) if none.is_empty() => {
-            Failure::detail(StatusCode::FORBIDDEN, "Cannot set locations to empty list.")
-        }
-        _ => forbidden("It's not allowed to update locations if locations are invisible."),
     }
 }
 
@@ -358,6 +345,7 @@ mod tests {
         let ctx = Context::with_roles("u", "p", &["member"]);
         let add = |name: &str| Change {
             name: name.into(),
+            at: None,
             op: Op::Add(json!("x")),
         };
         let mut image = image();

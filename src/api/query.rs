@@ -4,16 +4,19 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::catalog::{
-    Column, Direction, Filter, NumberColumn, Op, SortKey, TimeColumn, VisibilityFilter,
+    Column, Direction, Filter, MemberFilter, NumberColumn, Op, SortKey, TimeColumn,
+    VisibilityFilter,
 };
 use crate::config::Api;
-use crate::domain::Timestamp;
+use crate::domain::{MemberStatus, Timestamp};
 
 /// What was asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Listing {
     /// Which visibilities.
     pub visibility: VisibilityFilter,
+    /// Which images shared with the caller.
+    pub members: MemberFilter,
     /// Hidden images alone, or the others alone.
     pub hidden: bool,
     /// All of these must hold.
@@ -57,6 +60,7 @@ pub(super) fn pairs(query: &str) -> Option<Vec<(String, String)>> {
 pub(super) fn parse(params: Vec<(String, String)>, limits: &Api) -> Result<Listing, String> {
     let mut listing = Listing {
         visibility: VisibilityFilter::Default,
+        members: MemberFilter::Only(MemberStatus::Accepted),
         hidden: false,
         filters: Vec::new(),
         sort: sort(&params)?,
@@ -95,10 +99,14 @@ impl Listing {
                     ),
                 }
             }
-            // Sharing is not built yet: nobody is a member of anything, whatever the status.
             "member_status" => {
-                if !["pending", "accepted", "rejected", "all"].contains(&value) {
-                    return Err(format!("Invalid status: {value}"));
+                self.members = match value {
+                    "all" => MemberFilter::All,
+                    other => MemberFilter::Only(
+                        other
+                            .parse()
+                            .map_err(|()| format!("Invalid status: {other}"))?,
+                    ),
                 }
             }
             "os_hidden" => self.hidden = flag(name, value)?,

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
 
 use super::error::Failure;
-use super::v2::{actions, data, images, import, info, metadefs, schemas, tags, tasks};
-use super::{middleware, versions};
+use super::v2::{
+    actions, cache, data, images, import, info, locations, members, metadefs, schemas, tags, tasks,
+};
+use super::{cors, health, middleware, versions};
 use crate::auth::Identity;
 use crate::service::Service;
 
@@ -55,6 +56,54 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
             "/v2/images/{image}/tags/{tag}",
             At::new().put(tags::add).delete(tags::remove),
         )
+        .at(
+            "/v2/images/{image}/members",
+            At::new().get(members::list).post(members::add),
+        )
+        .at(
+            "/v2/images/{image}/members/{member}",
+            At::new()
+                .get(members::show)
+                .put(members::update)
+                .delete(members::remove),
+        )
+        .at(
+            "/v2/images/{image}/locations",
+            At::new().get(locations::list).post(locations::add),
+        )
+        .at(
+            "/v2/stores/{store}/{image}",
+            At::new().delete(locations::delete_from_store),
+        )
+        .at("/v2/tasks", At::new().get(tasks::list).post(tasks::create))
+        .at(
+            "/v2/tasks/{task}",
+            At::new().get(tasks::show).delete(tasks::delete),
+        )
+        .at(
+            "/v2/cache",
+            At::new().get(cache::list).delete(cache::delete),
+        )
+        .at(
+            "/v2/cache/{image}",
+            At::new().put(cache::queue).delete(cache::delete),
+        )
+        .at("/v2/cache/nodes/{image}", At::new().get(cache::nodes))
+        .at("/v2/cache/clean", At::new().post(cache::clean))
+        .at("/v2/cache/prune", At::new().post(cache::prune))
+        .at(
+            "/v2/cached_images",
+            At::new().get(cache::manage).delete(cache::manage),
+        )
+        .at("/v2/cached_images/{image}", At::new().delete(cache::manage))
+        .at(
+            "/v2/queued_images",
+            At::new().get(cache::manage).delete(cache::manage),
+        )
+        .at(
+            "/v2/queued_images/{image}",
+            At::new().put(cache::manage).delete(cache::manage),
+        )
         .at("/v2/info/import", At::new().get(info::import))
         .at("/v2/info/stores", At::new().get(info::stores))
         .at("/v2/info/stores/detail", At::new().get(info::stores_detail))
@@ -74,11 +123,13 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
         ))
         .with_state(svc.clone());
     Router::new()
-        .route("/healthcheck", routing::get(health))
+        .route("/healthcheck", routing::get(health::check))
+        .with_state(svc.clone())
         .fallback_service(v2)
         .layer(from_fn_with_state(svc.clone(), versions::negotiate))
         .layer(from_fn(middleware::linger))
         .layer(from_fn(middleware::pages))
+        .layer(from_fn_with_state(svc.clone(), cors::share))
 }
 
 /// Metadata definitions and their schemas.
@@ -226,16 +277,4 @@ impl At {
         let refuse = move |method: Method| async move { Failure::method(method, &allow) };
         self.methods.head(refuse.clone()).fallback(refuse)
     }
-}
-
-/// Whether we are there at all. Asked by load balancers, so nobody has to say who they are.
-async fn health(headers: HeaderMap) -> Response {
-    let json = headers
-        .get(header::ACCEPT)
-        .is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
-    if json {
-        let body = "{\n    \"detailed\": false,\n    \"reasons\": [\n        \"OK\"\n    ]\n}";
-        return ([(header::CONTENT_TYPE, "application/json")], body).into_response();
-    }
-    ([(header::CONTENT_TYPE, "text/plain; charset=UTF-8")], "OK").into_response()
 }

@@ -77,6 +77,7 @@ pub async fn update(tx: &mut Tx, image: &Image, expected: Status) -> Result<()> 
 /// What may change about an image, in the order of [`COLUMNS`].
 fn facts(image: &Image) -> Vec<Arg> {
     let hash = |field: fn(&Hashes) -> &String| image.hashes.as_ref().map(field).cloned();
+    let checksum = image.hashes.as_ref().and_then(|h| h.checksum.clone());
     vec![
         image.name.clone().into(),
         image.status.name().into(),
@@ -90,7 +91,7 @@ fn facts(image: &Image) -> Vec<Arg> {
         image.min_disk.into(),
         size_arg(image.size),
         size_arg(image.virtual_size),
-        hash(|h| &h.checksum).into(),
+        checksum.into(),
         hash(|h| &h.algo).into(),
         hash(|h| &h.value).into(),
     ]
@@ -115,36 +116,101 @@ pub async fn change(
     Ok(image)
 }
 
-/// Marks an image deleted, provided its status still is `expected`. Its row stays, so that the id
-/// is never given out again; its locations are doomed and swept.
+/// Marks an image deleted, or its deletion pending, provided its status still is what it was. Its
+/// row stays, so that the id is never given out again; so does everything about it while the
+/// deletion is pending.
 ///
 /// # Errors
 /// `Conflict` when the status is another, or the image is gone.
-pub async fn delete(tx: &mut Tx, image: &Image, expected: Status, now: Timestamp) -> Result<()> {
+pub async fn delete(tx: &mut Tx, image: &Image, to: Status, now: Timestamp) -> Result<()> {
     let changed = tx
         .run(
             "UPDATE images SET status = ?, updated_at = ?, deleted_at = ? \
              WHERE id = ? AND status = ? AND deleted_at IS NULL",
             args![
-                Status::Deleted.name(),
+                to.name(),
                 now.0,
                 now.0,
                 image.id.as_str(),
-                expected.name()
+                image.status.name()
             ],
         )
         .await?;
     if changed != 1 {
         return Err(Error::Conflict(format!("image {}", image.id)));
     }
-    for table in ["image_tags", "image_properties"] {
+    if to == Status::PendingDelete {
+        return Ok(());
+    }
+    forget_parts(tx, &image.id).await
+}
+
+async fn forget_parts(tx: &mut Tx, id: &ImageId) -> Result<()> {
+    for table in ["image_tags", "image_properties", "image_members"] {
         tx.run(
             format!("DELETE FROM {table} WHERE image_id = ?"),
-            args![image.id.as_str()],
+            args![id.as_str()],
         )
         .await?;
     }
     Ok(())
+}
+
+/// Images deleted before `before` whose data still is there, at most `limit`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn to_scrub(tx: &mut Tx, before: Timestamp, limit: u32) -> Result<Vec<ImageId>> {
+    tx.all(
+        "SELECT id FROM images WHERE status = ? AND deleted_at <= ? LIMIT ?",
+        args![Status::PendingDelete.name(), before.0, i64::from(limit)],
+    )
+    .await?
+    .iter()
+    .map(|row| row.parse(TABLE, "id"))
+    .collect()
+}
+
+/// Ends the pending deletion of an image: nothing of it is left but its id. Its locations are the
+/// caller's to doom. Answers whether it was pending.
+///
+/// # Errors
+/// When the database fails.
+pub async fn scrub(tx: &mut Tx, id: &ImageId) -> Result<bool> {
+    let changed = tx
+        .run(
+            "UPDATE images SET status = ? WHERE id = ? AND status = ?",
+            args![
+                Status::Deleted.name(),
+                id.as_str(),
+                Status::PendingDelete.name()
+            ],
+        )
+        .await?;
+    if changed == 1 {
+        forget_parts(tx, id).await?;
+    }
+    Ok(changed == 1)
+}
+
+/// Takes a pending deletion back: the image is active again. Answers whether it was pending.
+///
+/// # Errors
+/// When the database fails.
+pub async fn restore(tx: &mut Tx, id: &ImageId, now: Timestamp) -> Result<bool> {
+    let changed = tx
+        .run(
+            "UPDATE images SET status = ?, deleted_at = NULL, updated_at = ? \
+             WHERE id = ? AND status = ?",
+            args![
+                Status::Active.name(),
+                now.0,
+                id.as_str(),
+                Status::PendingDelete.name()
+            ],
+        )
+        .await?;
+    Ok(changed == 1)
 }
 
 /// Ids of images with `status`, for sweeping.
@@ -226,7 +292,7 @@ fn from_row(row: &Row) -> Result<Image> {
         row.opt_text(TABLE, "hash_algo")?,
         row.opt_text(TABLE, "hash_value")?,
     ) {
-        (Some(checksum), Some(algo), Some(value)) => Some(Hashes {
+        (checksum, Some(algo), Some(value)) => Some(Hashes {
             checksum,
             algo,
             value,

@@ -118,6 +118,15 @@ pub async fn retry(tx: &mut Tx, job: &Claimed, error: &str, run_at: Timestamp) -
     held(changed, job)
 }
 
+/// Takes a job from whoever holds it: what they do can no longer become fact.
+///
+/// # Errors
+/// When the database fails.
+pub async fn cancel(tx: &mut Tx, id: &str) -> Result<()> {
+    tx.run("DELETE FROM jobs WHERE id = ?", args![id]).await?;
+    Ok(())
+}
+
 /// Frees every job: for the one process that owns the catalog, when it starts.
 ///
 /// # Errors

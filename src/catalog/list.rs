@@ -3,8 +3,8 @@
 use super::conn::{Arg, Tx, marks};
 use super::images::{COLUMNS, load};
 use super::{
-    Column, Direction, Filter, ListQuery, NumberColumn, Op, Result, SortKey, TimeColumn, Viewer,
-    VisibilityFilter,
+    Column, Direction, Filter, ListQuery, MemberFilter, NumberColumn, Op, Result, SortKey,
+    TimeColumn, Viewer, VisibilityFilter,
 };
 use crate::domain::{Image, Visibility};
 
@@ -15,7 +15,7 @@ use crate::domain::{Image, Visibility};
 pub async fn list(tx: &mut Tx, query: &ListQuery) -> Result<Vec<Image>> {
     let mut sql = Statement::default();
     sql.and("deleted_at IS NULL", vec![]);
-    visible(&mut sql, &query.viewer, query.visibility);
+    visible(&mut sql, &query.viewer, query.visibility, query.members);
     sql.and("hidden = ?", vec![query.hidden.into()]);
     for filter in &query.filters {
         apply(&mut sql, filter);
@@ -53,7 +53,7 @@ impl Statement {
 
 /// What the viewer may see and asked for (`image-api.md` 3.5). An image without an owner is
 /// visible to all.
-fn visible(sql: &mut Statement, viewer: &Viewer, filter: VisibilityFilter) {
+fn visible(sql: &mut Statement, viewer: &Viewer, filter: VisibilityFilter, members: MemberFilter) {
     let project = || Arg::Text(viewer.project.clone());
     let community = Visibility::Community.name();
     match filter {
@@ -65,13 +65,27 @@ fn visible(sql: &mut Statement, viewer: &Viewer, filter: VisibilityFilter) {
         ),
     }
     if !viewer.is_admin {
+        let mut args = vec![
+            Visibility::Public.name().into(),
+            community.into(),
+            project(),
+            Visibility::Shared.name().into(),
+            project(),
+        ];
+        let said = match members {
+            MemberFilter::All => "",
+            MemberFilter::Only(status) => {
+                args.push(status.name().into());
+                " AND m.status = ?"
+            }
+        };
         sql.and(
-            "(visibility IN (?, ?) OR owner IS NULL OR owner = ?)",
-            vec![
-                Visibility::Public.name().into(),
-                community.into(),
-                project(),
-            ],
+            format!(
+                "(visibility IN (?, ?) OR owner IS NULL OR owner = ? OR (visibility = ? AND \
+                 EXISTS (SELECT 1 FROM image_members m WHERE m.image_id = images.id \
+                 AND m.member = ?{said})))"
+            ),
+            args,
         );
     }
 }

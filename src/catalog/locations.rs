@@ -17,21 +17,57 @@ pub async fn insert_pending(
     lease_until: Timestamp,
     now: Timestamp,
 ) -> Result<()> {
+    insert(
+        tx,
+        image,
+        location,
+        LocationState::Pending,
+        lease_until,
+        now,
+    )
+    .await
+}
+
+async fn insert(
+    tx: &mut Tx,
+    image: &ImageId,
+    location: &Location,
+    state: LocationState,
+    lease_until: Timestamp,
+    now: Timestamp,
+) -> Result<()> {
+    let metadata = (!location.metadata.is_empty())
+        .then(|| serde_json::Value::Object(location.metadata.clone()).to_string());
     tx.run(
-        "INSERT INTO image_locations (id, image_id, store, url, state, lease_until, created_at) \
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO image_locations \
+         (id, image_id, store, url, state, lease_until, created_at, metadata) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         args![
             location.id.as_str(),
             image.as_str(),
             location.store.as_str(),
             location.url.as_str(),
-            LocationState::Pending.name(),
+            state.name(),
             lease_until.0,
-            now.0
+            now.0,
+            metadata
         ],
     )
     .await?;
     Ok(())
+}
+
+/// Notes where bytes of `image` lie that nobody here has written.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert_active(
+    tx: &mut Tx,
+    image: &ImageId,
+    location: &Location,
+    now: Timestamp,
+) -> Result<()> {
+    insert(tx, image, location, LocationState::Active, now, now).await
 }
 
 /// Makes a pending location count.
@@ -153,7 +189,7 @@ pub async fn is_being_written(tx: &mut Tx, image: &ImageId, now: Timestamp) -> R
 /// When the database fails.
 pub async fn doomed(tx: &mut Tx, limit: u32) -> Result<Vec<Location>> {
     tx.all(
-        "SELECT id, store, url FROM image_locations WHERE state = ? ORDER BY created_at LIMIT ?",
+        "SELECT id, store, url, metadata FROM image_locations WHERE state = ? ORDER BY created_at LIMIT ?",
         args![LocationState::Doomed.name(), i64::from(limit)],
     )
     .await?
@@ -183,7 +219,7 @@ pub(super) async fn active_of(
 ) -> Result<Vec<(String, Location)>> {
     ids.push(LocationState::Active.name().into());
     let sql = format!(
-        "SELECT id, image_id, store, url FROM image_locations \
+        "SELECT id, image_id, store, url, metadata FROM image_locations \
          WHERE image_id IN ({within}) AND state = ? ORDER BY created_at, id"
     );
     tx.all(sql, ids)
@@ -198,5 +234,11 @@ fn from_row(row: &super::conn::Row) -> Result<Location> {
         id: row.text(TABLE, "id")?,
         store: row.text(TABLE, "store")?,
         url: row.text(TABLE, "url")?,
+        metadata: match row.opt_text(TABLE, "metadata")? {
+            Some(text) => {
+                serde_json::from_str(&text).map_err(|_| row.corrupt(TABLE, "metadata"))?
+            }
+            None => serde_json::Map::new(),
+        },
     })
 }

@@ -6,6 +6,7 @@ pub mod images;
 pub mod jobs;
 mod list;
 pub mod locations;
+pub mod members;
 pub mod metadefs;
 pub mod query;
 pub mod staged;
@@ -13,8 +14,8 @@ pub mod tasks;
 
 pub use conn::{Catalog, Tx};
 pub use query::{
-    Column, Direction, Filter, ListQuery, NumberColumn, Op, SortKey, TimeColumn, Viewer,
-    VisibilityFilter,
+    Column, Direction, Filter, ListQuery, MemberFilter, NumberColumn, Op, SortKey, TaskKey,
+    TaskQuery, TimeColumn, Viewer, VisibilityFilter,
 };
 
 /// Why the catalog could not answer.

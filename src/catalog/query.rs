@@ -1,6 +1,6 @@
 //! What a list of images is asked for, without any SQL in it.
 
-use crate::domain::{Image, Timestamp, Visibility};
+use crate::domain::{Image, MemberStatus, Task, TaskStatus, Timestamp, Visibility};
 
 /// A question for a page of images.
 #[derive(Clone, Debug)]
@@ -9,6 +9,8 @@ pub struct ListQuery {
     pub viewer: Viewer,
     /// Which visibilities.
     pub visibility: VisibilityFilter,
+    /// Which images shared with the viewer count as theirs to list.
+    pub members: MemberFilter,
     /// `os_hidden`: hidden images alone, or the others alone.
     pub hidden: bool,
     /// All of these must hold.
@@ -40,6 +42,42 @@ pub enum VisibilityFilter {
     All,
     /// One visibility.
     Only(Visibility),
+}
+
+/// The `member_status` parameter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberFilter {
+    /// Whatever the viewer says to the membership.
+    All,
+    /// Memberships of one status.
+    Only(MemberStatus),
+}
+
+/// A question for a page of tasks.
+#[derive(Clone, Debug)]
+pub struct TaskQuery {
+    /// Of this status alone.
+    pub status: Option<TaskStatus>,
+    /// Of this kind alone.
+    pub kind: Option<String>,
+    /// What they are sorted by; the id breaks ties.
+    pub sort: (TaskKey, Direction),
+    /// The last task of the page before.
+    pub marker: Option<Task>,
+    /// Tasks a page holds at most.
+    pub limit: u32,
+}
+
+/// What lists of tasks can be sorted by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+
+pub enum TaskKey {
+    Id,
+    Type,
+    Status,
+    CreatedAt,
+    UpdatedAt,
+    ExpiresAt,
 }
 
 /// One condition.

@@ -92,7 +92,7 @@ pub async fn find(tx: &mut Tx, image: &ImageId) -> Result<Option<Staged>> {
         Ok(Staged {
             size: row.opt_size(TABLE, "size")?.unwrap_or(0),
             hashes: Hashes {
-                checksum: row.text(TABLE, "checksum")?,
+                checksum: row.opt_text(TABLE, "checksum")?,
                 algo: row.text(TABLE, "hash_algo")?,
                 value: row.text(TABLE, "hash_value")?,
             },

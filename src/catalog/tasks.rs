@@ -1,7 +1,7 @@
 //! Tasks.
 
-use super::conn::{Row, args};
-use super::{Result, Tx};
+use super::conn::{Arg, Row, args};
+use super::{Direction, Result, TaskKey, TaskQuery, Tx};
 use crate::domain::{ImageId, Task, TaskStatus, Timestamp};
 
 const TABLE: &str = "tasks";
@@ -35,6 +35,16 @@ pub async fn insert(tx: &mut Tx, task: &Task) -> Result<()> {
     Ok(())
 }
 
+/// The task with this id.
+///
+/// # Errors
+/// When the database fails or the row is corrupt.
+pub async fn find(tx: &mut Tx, id: &str) -> Result<Option<Task>> {
+    let sql = format!("SELECT {COLUMNS} FROM tasks WHERE id = ?");
+    let row = tx.first(sql, args![id]).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
 /// The tasks of an image that have not expired, oldest first.
 ///
 /// # Errors
@@ -51,6 +61,66 @@ pub async fn list_of_image(tx: &mut Tx, image: &ImageId, now: Timestamp) -> Resu
     .iter()
     .map(from_row)
     .collect()
+}
+
+/// A page of the tasks that have not expired.
+///
+/// # Errors
+/// When the database fails or a row is corrupt.
+pub async fn list(tx: &mut Tx, query: &TaskQuery, now: Timestamp) -> Result<Vec<Task>> {
+    let mut conditions = vec!["(expires_at IS NULL OR expires_at > ?)".to_owned()];
+    let mut args = args![now.0];
+    for (column, value) in [
+        ("status", query.status.map(|s| s.name().to_owned())),
+        ("kind", query.kind.clone()),
+    ] {
+        if let Some(value) = value {
+            conditions.push(format!("{column} = ?"));
+            args.push(value.into());
+        }
+    }
+    let (key, direction) = query.sort;
+    let (before, word) = match direction {
+        Direction::Asc => (">", "ASC"),
+        Direction::Desc => ("<", "DESC"),
+    };
+    let column = column(key);
+    if let Some(marker) = &query.marker {
+        conditions.push(format!(
+            "({column} {before} ? OR ({column} = ? AND id {before} ?))"
+        ));
+        args.extend([value(key, marker), value(key, marker)]);
+        args.push(marker.id.as_str().into());
+    }
+    args.push(i64::from(query.limit).into());
+    let sql = format!(
+        "SELECT {COLUMNS} FROM tasks WHERE {} ORDER BY {column} {word}, id {word} LIMIT ?",
+        conditions.join(" AND ")
+    );
+    tx.all(sql, args).await?.iter().map(from_row).collect()
+}
+
+const fn column(key: TaskKey) -> &'static str {
+    match key {
+        TaskKey::Id => "id",
+        TaskKey::Type => "kind",
+        TaskKey::Status => "status",
+        TaskKey::CreatedAt => "created_at",
+        TaskKey::UpdatedAt => "updated_at",
+        // What does not expire yet comes first.
+        TaskKey::ExpiresAt => "COALESCE(expires_at, 0)",
+    }
+}
+
+fn value(key: TaskKey, task: &Task) -> Arg {
+    match key {
+        TaskKey::Id => task.id.as_str().into(),
+        TaskKey::Type => task.kind.as_str().into(),
+        TaskKey::Status => task.status.name().into(),
+        TaskKey::CreatedAt => task.created_at.0.into(),
+        TaskKey::UpdatedAt => task.updated_at.0.into(),
+        TaskKey::ExpiresAt => task.expires_at.map_or(0, |t| t.0).into(),
+    }
 }
 
 /// Notes that a task moved: its status and what to tell of it.

@@ -1,6 +1,8 @@
 //! Configuration: a TOML file, then flags. Validated whole at start, all faults reported at once.
 
 mod auth;
+mod cors;
+mod fetch;
 mod stores;
 
 use std::net::SocketAddr;
@@ -10,6 +12,8 @@ use formats::{CreateOptions, Format};
 use serde::Deserialize;
 
 pub use auth::{Auth, AuthMode};
+pub use cors::Cors;
+pub use fetch::Fetch;
 pub use stores::{StoreConfig, StoreKind};
 
 use crate::domain::HashAlgo;
@@ -22,6 +26,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The HTTP side.
     pub api: Api,
+    /// Pages of other origins.
+    pub cors: Cors,
     /// Who may do what.
     pub auth: Auth,
     /// Bounds for clients.
@@ -30,6 +36,10 @@ pub struct Config {
     pub formats: Formats,
     /// What happens on import.
     pub import: Import,
+    /// What becomes of deleted images.
+    pub delete: Delete,
+    /// What is read over HTTP for clients.
+    pub fetch: Fetch,
     /// Where image data is kept. The first one without `read_only` is the default unless one
     /// says `default = true`.
     pub stores: Vec<StoreConfig>,
@@ -43,6 +53,12 @@ pub struct Api {
     pub listen: SocketAddr,
     /// The URL clients reach us by, where it is not the one they asked for.
     pub public_endpoint: Option<String>,
+    /// Whether images show the URL of their data, to who may see locations.
+    pub show_image_direct_url: bool,
+    /// Whether images show all locations, and patches may change them.
+    pub show_multiple_locations: bool,
+    /// While this file exists, `/healthcheck` says that we are out of service.
+    pub healthcheck_disable_file: Option<PathBuf>,
     /// Images a page holds when the client does not say.
     pub limit_default: u32,
     /// Images a page holds at most.
@@ -58,6 +74,9 @@ impl Default for Api {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9292)),
             public_endpoint: None,
+            healthcheck_disable_file: None,
+            show_image_direct_url: false,
+            show_multiple_locations: false,
             limit_default: 25,
             limit_max: 1000,
             max_json: 1 << 20,
@@ -74,6 +93,10 @@ pub struct Quota {
     pub properties: i64,
     /// Tags of an image.
     pub tags: i64,
+    /// Members of an image.
+    pub members: i64,
+    /// Locations of an image.
+    pub locations: i64,
     /// Bytes of one image.
     pub image_size_cap: u64,
 }
@@ -83,6 +106,8 @@ impl Default for Quota {
         Self {
             properties: 128,
             tags: 128,
+            members: 128,
+            locations: 10,
             image_size_cap: 1 << 40,
         }
     }
@@ -114,6 +139,24 @@ impl Default for Formats {
     }
 }
 
+/// `[delete]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delete {
+    /// Whether the data of deleted images is kept for a while, and they can be taken back.
+    pub delayed: bool,
+    /// Seconds for which it is.
+    pub scrub_after: i64,
+}
+
+/// Every import method there is.
+const METHODS: [&str; 4] = [
+    "glance-direct",
+    "web-download",
+    "copy-image",
+    "glance-download",
+];
+
 /// `[import]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -126,6 +169,19 @@ pub struct Import {
     pub output_options: std::collections::BTreeMap<String, String>,
     /// Whether the output is compressed, as by `glint convert -c`.
     pub compress: bool,
+    /// Whether compressed data is stored decompressed, unless `container_format` is `compressed`.
+    /// A conversion decompresses anyway.
+    pub decompress: bool,
+    /// Properties that every import sets.
+    pub inject: std::collections::BTreeMap<String, String>,
+    /// Callers with one of these roles import without them.
+    pub inject_ignore_roles: Vec<String>,
+    /// Stores written at once by one import.
+    pub parallel_stores: usize,
+    /// The image services that glance-download reads from, by region: their URLs.
+    pub glance_regions: std::collections::BTreeMap<String, String>,
+    /// Properties that glance-download takes over: those that begin so.
+    pub glance_properties: Vec<String>,
     /// Imports worked on at once; 0: one a core.
     pub workers: usize,
     /// Bytes of address space a conversion may use.
@@ -134,6 +190,8 @@ pub struct Import {
     pub worker_program: Option<PathBuf>,
     /// Hash computed beside MD5: sha1, sha256, sha384 or sha512.
     pub hash: String,
+    /// Whether the digests of added locations are computed, or compared where they are given.
+    pub do_secure_hash: bool,
     /// Hours an ended task is remembered.
     pub task_hours: i64,
 }
@@ -141,14 +199,25 @@ pub struct Import {
 impl Default for Import {
     fn default() -> Self {
         Self {
-            methods: vec!["glance-direct".into()],
+            methods: ["glance-direct", "web-download", "copy-image"]
+                .map(str::to_owned)
+                .into(),
             output_format: None,
             output_options: std::collections::BTreeMap::new(),
             compress: false,
+            decompress: false,
+            inject: std::collections::BTreeMap::new(),
+            inject_ignore_roles: vec!["admin".into()],
+            parallel_stores: 1,
+            glance_regions: std::collections::BTreeMap::new(),
+            glance_properties: ["hw_", "trait:", "os_distro", "os_secure_boot", "os_type"]
+                .map(str::to_owned)
+                .into(),
             workers: 0,
             worker_memory: 2 << 30,
             worker_program: None,
             hash: HashAlgo::default().name().into(),
+            do_secure_hash: true,
             task_hours: 48,
         }
     }
@@ -214,6 +283,9 @@ impl Config {
             self.stores
                 .push(StoreConfig::file("file", self.data_dir.join("images")));
         }
+        for store in &mut self.stores {
+            store.read_only |= store.kind == StoreKind::Http;
+        }
         if !self.stores.iter().any(|s| s.is_default)
             && let Some(first) = self.stores.iter_mut().find(|s| !s.read_only)
         {
@@ -248,9 +320,10 @@ impl Config {
             }
         }
         for method in &self.import.methods {
-            if method != "glance-direct" {
+            if !METHODS.contains(&method.as_str()) {
                 faults.push(format!(
-                    "import.methods: {method:?} is not offered (glance-direct is)"
+                    "import.methods: {method:?} is none of {}",
+                    METHODS.join(", ")
                 ));
             }
         }

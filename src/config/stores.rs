@@ -38,12 +38,15 @@ pub struct StoreConfig {
 pub enum StoreKind {
     /// A folder of a local or shared file system.
     File,
+    /// Web servers, wherever clients say that an image is: never written to.
+    Http,
 }
 
 impl fmt::Display for StoreKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::File => "file",
+            Self::Http => "http",
         })
     }
 }
@@ -62,6 +65,16 @@ impl StoreConfig {
             path,
         }
     }
+
+    /// A store of web servers.
+    #[must_use]
+    pub fn http(id: &str) -> Self {
+        Self {
+            kind: StoreKind::Http,
+            read_only: true,
+            ..Self::file(id, PathBuf::new())
+        }
+    }
 }
 
 pub(super) fn validate(stores: &[StoreConfig], faults: &mut Vec<String>) {
@@ -76,8 +89,17 @@ pub(super) fn validate(stores: &[StoreConfig], faults: &mut Vec<String>) {
                 store.id
             ));
         }
-        if store.path.as_os_str().is_empty() {
-            faults.push(format!("stores: {:?} has no path", store.id));
+        match store.kind {
+            StoreKind::File if store.path.as_os_str().is_empty() => {
+                faults.push(format!("stores: {:?} has no path", store.id));
+            }
+            StoreKind::Http if !store.path.as_os_str().is_empty() => {
+                faults.push(format!(
+                    "stores: {:?} has a path, but reads from web servers",
+                    store.id
+                ));
+            }
+            StoreKind::File | StoreKind::Http => {}
         }
     }
     match stores.iter().filter(|s| s.is_default).count() {

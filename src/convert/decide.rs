@@ -74,6 +74,7 @@ pub fn decide(image: &Image, found: &Inspection, config: &Config) -> Result<Plan
         ));
     }
     let request = Request {
+        unpack: false,
         input: member.is_none().then_some(found.format.name().to_owned()),
         disk: member,
         output: target.name().to_owned(),
@@ -85,6 +86,24 @@ pub fn decide(image: &Image, found: &Inspection, config: &Config) -> Result<Plan
         max_output: cap,
     };
     Ok(Plan::Convert { request, target })
+}
+
+/// What a worker is told that only takes a wrapper off.
+#[must_use]
+pub fn unpack(config: &Config) -> Request {
+    let cap = config.quota.image_size_cap;
+    Request {
+        unpack: true,
+        input: None,
+        disk: None,
+        output: Format::Raw.name().to_owned(),
+        options: Vec::new(),
+        compress: false,
+        memory: config.import.worker_memory,
+        max_virtual_size: config.formats.max_virtual_size,
+        max_inflated: cap,
+        max_output: cap,
+    }
 }
 
 /// The name of the only disk of an archive.

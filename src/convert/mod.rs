@@ -7,7 +7,7 @@ mod run;
 mod supervise;
 mod worker;
 
-pub use decide::{Plan, decide};
+pub use decide::{Plan, decide, unpack};
 pub use proto::{Line, Request};
 pub use run::{Opened, Selector, open};
 pub use supervise::supervise;

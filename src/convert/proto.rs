@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// What to do, as the worker's one argument.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
+    /// Whether to write what a compressed file holds as it is, and convert nothing.
+    #[serde(default)]
+    pub unpack: bool,
     /// Format to read; `None` for an archive.
     pub input: Option<String>,
     /// Member of the archive to read.

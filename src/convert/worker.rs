@@ -7,8 +7,11 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use formats::bytes::is_zero;
 use formats::copy::{CopyOptions, Progress, copy};
-use formats::{CreateOptions, FileSink, FileSource, Limits, OpenOptions, Sink, Source, container};
+use formats::{
+    CreateOptions, FileSink, FileSource, HostOffset, Limits, OpenOptions, Sink, Source, container,
+};
 use rustix::process::{Resource, Rlimit, Signal};
 
 use super::{Error, Line, Request, Selector, open};
@@ -62,6 +65,24 @@ fn confine(request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
+/// Writes what `source` holds, leaving out runs of zeros. Answers its length.
+fn unpack(source: &dyn Source, sink: &FileSink) -> Result<u64, Error> {
+    let mut piece = vec![0; 1 << 20];
+    let size = source.len();
+    for at in (0..size).step_by(piece.len()) {
+        let left = usize::try_from(size - at).unwrap_or(usize::MAX);
+        let len = piece.len().min(left);
+        let piece = &mut piece[..len];
+        source.read_exact_at(piece, HostOffset(at))?;
+        if !is_zero(piece) {
+            sink.write_all_at(piece, HostOffset(at))?;
+        }
+    }
+    sink.set_len(size)?;
+    sink.sync()?;
+    Ok(size)
+}
+
 fn work(request: &str) -> Result<u64, Error> {
     let request: Request =
         serde_json::from_str(request).map_err(|e| ours("reading the request", e))?;
@@ -82,6 +103,9 @@ fn work(request: &str) -> Result<u64, Error> {
     let (found, source) = container::examine(&source, &container::Context::new(&limits))?;
     if let Some(finding) = found.unsafe_finding() {
         return Err(Error::Image(finding.message.clone()));
+    }
+    if request.unpack {
+        return unpack(source.as_ref(), &FileSink::new(output));
     }
     let selector = request.disk.map_or(Selector::Only, Selector::Named);
     if let Some(claimed) = &request.input

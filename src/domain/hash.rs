@@ -6,6 +6,8 @@ use std::str::FromStr;
 /// The configured hash of `os_hash_algo`. MD5 is always computed beside it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum HashAlgo {
+    /// MD5, for clients that know no other.
+    Md5,
     /// SHA-1.
     Sha1,
     /// SHA-256.
@@ -22,6 +24,7 @@ impl HashAlgo {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Md5 => "md5",
             Self::Sha1 => "sha1",
             Self::Sha256 => "sha256",
             Self::Sha384 => "sha384",
@@ -41,12 +44,13 @@ impl FromStr for HashAlgo {
 
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
+            "md5" => Ok(Self::Md5),
             "sha1" => Ok(Self::Sha1),
             "sha256" => Ok(Self::Sha256),
             "sha384" => Ok(Self::Sha384),
             "sha512" => Ok(Self::Sha512),
             _ => Err(format!(
-                "{name:?} is no hash known here (sha1, sha256, sha384, sha512)"
+                "{name:?} is no hash known here (md5, sha1, sha256, sha384, sha512)"
             )),
         }
     }
@@ -55,8 +59,8 @@ impl FromStr for HashAlgo {
 /// The digests of an image's stored bytes, in lower-case hexadecimal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hashes {
-    /// MD5.
-    pub checksum: String,
+    /// MD5; unknown where a client vouched for `value` alone.
+    pub checksum: Option<String>,
     /// Which hash `value` is.
     pub algo: String,
     /// The configured hash.

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde_json::{Map, Value};
+
 /// A copy of an image's bytes in a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Location {
@@ -11,6 +13,21 @@ pub struct Location {
     pub store: String,
     /// The store's URL of it. Never shown unless configured.
     pub url: String,
+    /// What a client noted beside it.
+    pub metadata: Map<String, Value>,
+}
+
+impl Location {
+    /// A new location.
+    #[must_use]
+    pub fn new(store: &str, url: &str, metadata: Map<String, Value>) -> Self {
+        Self {
+            id: uuid::Uuid::new_v4().to_string(),
+            store: store.to_owned(),
+            url: url.to_owned(),
+            metadata,
+        }
+    }
 }
 
 /// Whether a location's bytes count.

@@ -4,6 +4,7 @@
 pub mod hash;
 pub mod image;
 pub mod location;
+pub mod member;
 pub mod metadef;
 pub mod status;
 pub mod task;
@@ -12,6 +13,7 @@ pub mod timestamp;
 pub use hash::{HashAlgo, Hashes};
 pub use image::{Image, ImageId, Visibility};
 pub use location::{Location, LocationState};
+pub use member::{Member, MemberStatus};
 pub use status::{Event, Illegal, Status};
 pub use task::{Task, TaskStatus};
 pub use timestamp::Timestamp;

@@ -45,12 +45,20 @@ pub enum Event {
     ImportDone,
     /// The import failed with nothing usable.
     ImportFailed,
+    /// A location was added to an image without data.
+    LocationAdded,
     /// `POST /actions/deactivate`.
     Deactivate,
     /// `POST /actions/reactivate`.
     Reactivate,
     /// `DELETE`.
     Delete,
+    /// `DELETE` with `delayed_delete`.
+    DeleteLater,
+    /// The data of a deleted image is removed at last.
+    Scrub,
+    /// A deleted image whose data is still there is taken back.
+    Restore,
 }
 
 /// An event that a status does not allow.
@@ -101,9 +109,11 @@ impl Status {
             (S::Queued, E::UploadStarted) => S::Saving,
             (S::Queued, E::StageStarted) => S::Uploading,
             (S::Uploading, E::ImportStaged) | (S::Queued, E::ImportFetched) => S::Importing,
-            (S::Saving, E::UploadDone)
+            (S::Queued, E::LocationAdded)
+            | (S::Saving, E::UploadDone)
             | (S::Importing, E::ImportDone)
-            | (S::Active | S::Deactivated, E::Reactivate) => S::Active,
+            | (S::Active | S::Deactivated, E::Reactivate)
+            | (S::PendingDelete, E::Restore) => S::Active,
             (S::Saving, E::UploadFailed)
             | (S::Uploading, E::StageFailed)
             | (S::Importing, E::ImportFailed) => S::Queued,
@@ -111,7 +121,13 @@ impl Status {
             (
                 S::Queued | S::Saving | S::Uploading | S::Importing | S::Active | S::Deactivated,
                 E::Delete,
-            ) => S::Deleted,
+            )
+            | (
+                S::Queued | S::Saving | S::Uploading | S::Importing | S::Deactivated,
+                E::DeleteLater,
+            )
+            | (S::PendingDelete, E::Scrub) => S::Deleted,
+            (S::Active, E::DeleteLater) => S::PendingDelete,
             _ => return Err(Illegal { from: self, event }),
         })
     }
@@ -139,10 +155,15 @@ impl Event {
             Self::UploadStarted => Status::Saving,
             Self::StageStarted => Status::Uploading,
             Self::ImportStaged | Self::ImportFetched => Status::Importing,
-            Self::UploadDone | Self::ImportDone | Self::Reactivate => Status::Active,
+            Self::UploadDone
+            | Self::ImportDone
+            | Self::LocationAdded
+            | Self::Reactivate
+            | Self::Restore => Status::Active,
             Self::UploadFailed | Self::StageFailed | Self::ImportFailed => Status::Queued,
             Self::Deactivate => Status::Deactivated,
-            Self::Delete => Status::Deleted,
+            Self::Delete | Self::Scrub => Status::Deleted,
+            Self::DeleteLater => Status::PendingDelete,
         }
     }
 }
@@ -164,7 +185,7 @@ impl std::error::Error for Illegal {}
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 12] = [
+    const EVENTS: [Event; 16] = [
         Event::UploadStarted,
         Event::UploadDone,
         Event::UploadFailed,
@@ -177,6 +198,10 @@ mod tests {
         Event::Deactivate,
         Event::Reactivate,
         Event::Delete,
+        Event::LocationAdded,
+        Event::DeleteLater,
+        Event::Scrub,
+        Event::Restore,
     ];
 
     /// The table of `image-states.md` 1.2, cell by cell: one row a status, one column an event,
@@ -184,24 +209,33 @@ mod tests {
     const TABLE: &[(Status, &str)] = &[
         (
             Status::Queued,
-            "saving - - uploading - - importing - - - - deleted",
+            "saving - - uploading - - importing - - - - deleted active deleted - -",
         ),
-        (Status::Saving, "- active queued - - - - - - - - deleted"),
+        (
+            Status::Saving,
+            "- active queued - - - - - - - - deleted - deleted - -",
+        ),
         (
             Status::Uploading,
-            "- - - - queued importing - - - - - deleted",
+            "- - - - queued importing - - - - - deleted - deleted - -",
         ),
-        (Status::Importing, "- - - - - - - active queued - - deleted"),
+        (
+            Status::Importing,
+            "- - - - - - - active queued - - deleted - deleted - -",
+        ),
         (
             Status::Active,
-            "- - - - - - - - - deactivated active deleted",
+            "- - - - - - - - - deactivated active deleted - pending_delete - -",
         ),
         (
             Status::Deactivated,
-            "- - - - - - - - - deactivated active deleted",
+            "- - - - - - - - - deactivated active deleted - deleted - -",
         ),
-        (Status::Deleted, "- - - - - - - - - - - -"),
-        (Status::PendingDelete, "- - - - - - - - - - - -"),
+        (Status::Deleted, "- - - - - - - - - - - - - - - -"),
+        (
+            Status::PendingDelete,
+            "- - - - - - - - - - - - - - deleted active",
+        ),
     ];
 
     #[test]

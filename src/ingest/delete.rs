@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::{Error, Staging};
 use crate::catalog::{images, locations, staged};
-use crate::domain::{Event, ImageId, Location, Timestamp};
+use crate::domain::{Event, ImageId, Location, Status, Timestamp};
 use crate::service::Service;
 
 /// Deletes an image. Its id stays taken for ever; its bytes are removed before this returns, or
-/// by the sweep if we die.
+/// by the sweep if we die or deletion is delayed.
 ///
 /// # Errors
 /// `Gone` when it is deleted already, `Protected`, `Illegal`, or the catalog failed.
@@ -18,9 +18,17 @@ pub async fn delete(svc: &Arc<Service>, id: &ImageId) -> Result<(), Error> {
     if image.protected {
         return Err(Error::Protected);
     }
-    image.status.apply(Event::Delete)?;
-    images::delete(&mut tx, &image, image.status, Timestamp::now()).await?;
-    locations::doom_all(&mut tx, id).await?;
+    let is_delayed = svc.config.delete.delayed && !image.locations.is_empty();
+    let event = if is_delayed {
+        Event::DeleteLater
+    } else {
+        Event::Delete
+    };
+    let to = image.status.apply(event)?;
+    images::delete(&mut tx, &image, to, Timestamp::now()).await?;
+    if to == Status::Deleted {
+        locations::doom_all(&mut tx, id).await?;
+    }
     staged::delete(&mut tx, id).await?;
     tx.commit().await?;
     tracing::info!(image.id = %id, "image {id} is deleted");

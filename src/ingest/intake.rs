@@ -142,6 +142,7 @@ struct Hasher {
 impl Hashers {
     fn start(algo: HashAlgo) -> Result<Self, Error> {
         let strong = match algo {
+            HashAlgo::Md5 => Hasher::start::<md5::Md5>("md5"),
             HashAlgo::Sha1 => Hasher::start::<sha1::Sha1>("sha1"),
             HashAlgo::Sha256 => Hasher::start::<sha2::Sha256>("sha256"),
             HashAlgo::Sha384 => Hasher::start::<sha2::Sha384>("sha384"),
@@ -166,7 +167,7 @@ impl Hashers {
     async fn finish(self) -> Result<Hashes, Error> {
         let [checksum, value] = self.threads.map(Hasher::finish);
         Ok(Hashes {
-            checksum: checksum.await?,
+            checksum: Some(checksum.await?),
             algo: self.algo.name().into(),
             value: value.await?,
         })

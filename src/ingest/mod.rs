@@ -21,11 +21,11 @@ use crate::service::Service;
 use crate::stores;
 
 pub use delete::{delete, sweep_doomed};
-pub use import::{ImportRequest, import};
+pub use import::{ImportRequest, import, import_new, locate};
 pub use intake::{Received, digest};
 pub use lease::LEASE_SECONDS;
 pub use staging::Staging;
-pub(crate) use upload::{Look, describe};
+pub(crate) use upload::{Look, copy, describe, take};
 pub use upload::{stage, upload};
 
 /// Image bytes on their way in or out.
@@ -49,6 +49,9 @@ pub enum Error {
     /// There is no store of that name to write to.
     #[error("store {0} is not known")]
     UnknownStore(String),
+    /// Nothing may be added to that store.
+    #[error("store {0} is read-only")]
+    ReadOnlyStore(String),
     /// Disk and container format must be set first.
     #[error("disk_format and container_format are not both set")]
     FormatsUnset,
@@ -110,19 +113,30 @@ impl From<formats::Error> for Error {
     }
 }
 
-/// The bytes `range` of an image, from the first of its locations that opens.
+/// The bytes `range` of an image, from the first of its locations that opens: those in the stores
+/// `prefer` first, then by weight.
 ///
 /// # Errors
 /// `NoData` when it has none, or none is left; `StoreUnavailable`.
-pub async fn download(svc: &Arc<Service>, image: &Image, range: Range<u64>) -> Result<Body, Error> {
+pub async fn download(
+    svc: &Arc<Service>,
+    image: &Image,
+    range: Range<u64>,
+    prefer: &[String],
+) -> Result<Body, Error> {
     let mut failed = Error::NoData;
-    let mut locations: Vec<_> = image
-        .locations
-        .iter()
-        .filter_map(|l| Some((l, svc.stores.get(&l.store)?)))
-        .collect();
-    locations.sort_by_key(|(_, store)| std::cmp::Reverse(store.config.weight));
-    for (location, store) in locations {
+    let mut locations = svc.stores.by_weight(&image.locations);
+    locations.sort_by_key(|l| {
+        prefer
+            .iter()
+            .position(|p| *p == l.store)
+            .unwrap_or(usize::MAX)
+    });
+    for location in locations {
+        let Some(store) = svc.stores.get(&location.store) else {
+            tracing::warn!(image.id = %image.id, store.id = location.store, "a store is not configured any more");
+            continue;
+        };
         match store.blobs.open(&location.url, range.clone()).await {
             Ok(body) => return Ok(body),
             Err(e) => {

@@ -34,6 +34,18 @@ impl Staging {
         self.0.join(format!("{image}.{fence}.out"))
     }
 
+    /// Where the job with this fencing number puts what it fetches for an image.
+    #[must_use]
+    pub fn fetched(&self, image: &ImageId, fence: i64) -> PathBuf {
+        self.0.join(format!("{image}.{fence}.in"))
+    }
+
+    /// Where that job unpacks it.
+    #[must_use]
+    pub fn unpacked(&self, image: &ImageId, fence: i64) -> PathBuf {
+        self.0.join(format!("{image}.{fence}.raw"))
+    }
+
     /// A file without a name: gone when it is closed.
     ///
     /// # Errors

@@ -1,11 +1,13 @@
 //! `PUT /file` and `PUT /stage`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use formats::Source;
 use formats::container::Context;
 use formats::inspect::{Inspection, Stream};
 
+use super::import::has_formats;
 use super::intake::{self, Expect};
 use super::lease::{Kept, Lease};
 use super::{Body, Error, verdict};
@@ -13,7 +15,7 @@ use crate::catalog::staged::{self, Staged};
 use crate::catalog::{self, Tx, images, locations};
 use crate::domain::{Event, Hashes, Image, ImageId, Location, Status, Timestamp};
 use crate::service::Service;
-use crate::stores::{BlobWriter, FileWriter};
+use crate::stores::{BlobWriter, FileWriter, Store};
 
 /// Takes an image's data in, judges it and publishes it in `store`: one pass over the bytes.
 ///
@@ -29,9 +31,11 @@ pub async fn upload(
     let target = svc
         .stores
         .get(store)
-        .filter(|s| !s.config.read_only)
         .ok_or_else(|| Error::UnknownStore(store.to_owned()))?
         .clone();
+    if target.config.read_only {
+        return Err(Error::ReadOnlyStore(store.to_owned()));
+    }
 
     let location = svc.new_location(image, &target);
     let mut tx = svc.catalog.write().await?;
@@ -223,27 +227,9 @@ async fn stage_body(
     body: Body,
     announced: Option<u64>,
 ) -> Result<(), Error> {
-    let mut writer = Box::new(FileWriter::create(svc.staging.path(&image.id)).await?);
-    let early = |_: &Stream| None;
-    let expect = Expect {
-        announced,
-        cap: svc.config.quota.image_size_cap,
-        algo: svc.config.import.hash_algo(),
-        early: &early,
-    };
-    let received = match intake::receive(body, writer.as_mut(), &expect).await {
-        Ok(received) => received,
-        Err(e) => {
-            writer.abort().await?;
-            return Err(e);
-        }
-    };
-    writer.commit().await?;
+    let to = svc.staging.path(&image.id);
+    let staged = receive_file(svc, body, announced, &to, &|_| None).await?;
     let mut tx = svc.catalog.write().await?;
-    let staged = Staged {
-        size: received.size,
-        hashes: received.hashes,
-    };
     staged::complete(&mut tx, &image.id, &staged)
         .await
         .map_err(gone)?;
@@ -254,6 +240,90 @@ async fn stage_body(
     .await
     .map_err(gone)?;
     Ok(tx.commit().await?)
+}
+
+/// Takes what an import fetches into the file `to`, ending early what `image` cannot be.
+pub(crate) async fn take(
+    svc: &Arc<Service>,
+    image: &Image,
+    body: Body,
+    announced: Option<u64>,
+    to: &Path,
+) -> Result<Staged, Error> {
+    let disk = image.disk_format.as_deref().unwrap_or_default();
+    let container = image.container_format.as_deref().unwrap_or_default();
+    let rules = &svc.config.formats;
+    // Where wrappers are taken off, what begins otherwise may still be it.
+    let unpacks = svc.config.import.decompress || svc.config.import.target().is_some();
+    let early = |stream: &Stream| {
+        (!unpacks)
+            .then(|| verdict::early(stream, disk, container, rules))
+            .flatten()
+    };
+    receive_file(svc, body, announced, to, &early).await
+}
+
+async fn receive_file(
+    svc: &Arc<Service>,
+    body: Body,
+    announced: Option<u64>,
+    to: &Path,
+    early: &(dyn Fn(&Stream) -> Option<String> + Sync),
+) -> Result<Staged, Error> {
+    let mut writer = Box::new(FileWriter::create(to.to_owned()).await?);
+    let expect = Expect {
+        announced,
+        cap: svc.config.quota.image_size_cap,
+        algo: svc.config.import.hash_algo(),
+        early,
+    };
+    match intake::receive(body, writer.as_mut(), &expect).await {
+        Ok(received) => {
+            writer.commit().await?;
+            Ok(Staged {
+                size: received.size,
+                hashes: received.hashes,
+            })
+        }
+        Err(e) => {
+            writer.abort().await?;
+            Err(e)
+        }
+    }
+}
+
+/// Copies an image's data from the stores that have it into the blob at `url`, and checks on the
+/// way that it still is what it was.
+pub(crate) async fn copy(
+    svc: &Arc<Service>,
+    image: &Image,
+    to: &Store,
+    url: &str,
+) -> Result<(), Error> {
+    let size = image.size.ok_or(Error::NoData)?;
+    let body = super::download(svc, image, 0..size, &[]).await?;
+    let algo = image.hashes.as_ref().and_then(|h| h.algo.parse().ok());
+    let expect = Expect {
+        announced: Some(size),
+        cap: size,
+        algo: algo.unwrap_or_default(),
+        early: &|_| None,
+    };
+    let mut writer = to.blobs.begin(url).await?;
+    let received = intake::receive(body, writer.as_mut(), &expect).await;
+    let checked = received.and_then(|received| match (&image.hashes, algo) {
+        (Some(known), Some(_)) if known.value != received.hashes.value => Err(Error::Refused {
+            reason: "The data in the other store is not what it was".into(),
+        }),
+        _ => Ok(()),
+    });
+    match checked {
+        Ok(()) => Ok(writer.commit().await?),
+        Err(e) => {
+            writer.abort().await?;
+            Err(e)
+        }
+    }
 }
 
 async fn unstage(svc: &Arc<Service>, image: &Image) -> Result<PutBack, Error> {
@@ -286,9 +356,19 @@ async fn back_to_queued(tx: &mut Tx, image: &Image, failed: Event) -> Result<Put
 
 /// Moves the image on as it is now, not as it was looked up: what was changed since stays.
 pub(super) async fn begin(tx: &mut Tx, id: &ImageId, event: Event) -> Result<Image, Error> {
+    begin_with(tx, id, event, has_formats).await
+}
+
+/// The same, for an image that is `ready`.
+pub(super) async fn begin_with(
+    tx: &mut Tx,
+    id: &ImageId,
+    event: Event,
+    ready: fn(&Image) -> bool,
+) -> Result<Image, Error> {
     let image = images::find(tx, id).await?.ok_or(Error::Gone)?;
     let next = image.status.apply(event)?;
-    if image.disk_format.is_none() || image.container_format.is_none() {
+    if !ready(&image) {
         return Err(Error::FormatsUnset);
     }
     Ok(images::change(tx, id, image.status, |image| image.status = next).await?)

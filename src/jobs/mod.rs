@@ -1,11 +1,13 @@
 //! Work in the background: the durable queue's runner, the import job, and the sweep.
 
 mod import;
+mod locate;
 mod runner;
 mod sweep;
 
-pub use import::ImportJob;
-pub(crate) use import::{FAILED, IMPORTING};
+pub(crate) use import::{FAILED, IMPORTING, LOCK};
+pub use import::{ImportJob, Source, Token};
+pub use locate::{HashJob, LocateJob};
 pub use runner::work;
 pub(crate) use sweep::recover;
-pub use sweep::sweep;
+pub use sweep::{clear_up, sweep};

@@ -11,6 +11,7 @@ use crate::service::Service;
 
 use super::ImportJob;
 use super::import::deleted;
+use super::locate::{HashJob, LocateJob};
 
 /// How often an idle worker looks by itself.
 const IDLE: Duration = Duration::from_secs(5);
@@ -23,18 +24,60 @@ const ATTEMPTS: i64 = 5;
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It never can be: the reason is for the client.
-    Final(String),
+    Final(Why),
     /// It may be, later.
-    Transient(String),
+    Transient(Why),
     /// Somebody else has it, or its image is gone.
     Lost,
+}
+
+/// Why a job was not done.
+#[derive(Debug)]
+pub(super) struct Why {
+    /// A sentence.
+    pub(super) text: String,
+    /// The store that failed, where one did.
+    pub(super) store: Option<String>,
+}
+
+impl Why {
+    pub(super) fn of_store(store: &str, text: String) -> Self {
+        Self {
+            text,
+            store: Some(store.to_owned()),
+        }
+    }
+}
+
+impl From<String> for Why {
+    fn from(text: String) -> Self {
+        Self { text, store: None }
+    }
+}
+
+impl From<&str> for Why {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl Failure {
+    /// The same, of this store.
+    pub(super) fn in_store(self, name: &str) -> Self {
+        let of = |why: Why| Why::of_store(name, why.text);
+        match self {
+            Self::Final(why) => Self::Final(of(why)),
+            Self::Transient(why) => Self::Transient(of(why)),
+            Self::Lost => Self::Lost,
+        }
+    }
 }
 
 impl From<catalog::Error> for Failure {
     fn from(error: catalog::Error) -> Self {
         match error {
             catalog::Error::Conflict(_) => Self::Lost,
-            other => Self::Transient(chain(&other)),
+            other => Self::Transient(chain(&other).into()),
         }
     }
 }
@@ -77,18 +120,35 @@ pub async fn work(svc: Arc<Service>, n: usize) {
 async fn run(svc: &Arc<Service>, job: jobs::Claimed) {
     // One wake-up may stand for several jobs: pass it on before getting busy.
     svc.wake.notify_one();
-    let result = if job.attempts > ATTEMPTS {
-        // It took its worker down with it, time and again.
-        Err(Failure::Final(format!(
-            "given up after {ATTEMPTS} attempts"
-        )))
-    } else {
-        tokio::select! {
-            result = dispatch(svc, &job) => result,
-            stopped = keep(svc, &job) => Err(stopped),
+    let ended = match Work::of(&job) {
+        Ok(work) => attempt(svc, &job, &work).await,
+        Err(e) => {
+            tracing::error!(
+                job.id,
+                error = e,
+                "job {} cannot be read and is dropped",
+                job.id
+            );
+            drop_job(svc, &job).await
         }
     };
-    let ended = match result {
+    if let Err(e) = ended {
+        tracing::error!(job.id, error = %e, "the end of job {} could not be recorded", job.id);
+    }
+}
+
+async fn attempt(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalog::Result<()> {
+    let result = if job.attempts > ATTEMPTS {
+        // It took its worker down with it, time and again.
+        let sentence = format!("given up after {ATTEMPTS} attempts");
+        Err(Failure::Final(sentence.into()))
+    } else {
+        tokio::select! {
+            result = work.run(svc, job) => result,
+            stopped = keep(svc, job, work) => Err(stopped),
+        }
+    };
+    match result {
         Ok(()) => Ok(()),
         Err(Failure::Lost) => {
             tracing::info!(job.id, "job {} is no longer ours", job.id);
@@ -97,37 +157,95 @@ async fn run(svc: &Arc<Service>, job: jobs::Claimed) {
         Err(Failure::Transient(e)) if job.attempts < ATTEMPTS => {
             tracing::warn!(
                 job.id,
-                error = e,
+                error = e.text,
                 "job {} failed and will be tried again",
                 job.id
             );
             let run_at = Timestamp::now().plus_seconds(1 << job.attempts.clamp(0, 10));
-            ImportJob::retry(svc, &job, &e, run_at).await
+            let mut tx = svc.catalog.write().await?;
+            jobs::retry(&mut tx, job, &e.text, run_at).await?;
+            work.reset(&mut tx).await?;
+            tx.commit().await
         }
         Err(Failure::Transient(e) | Failure::Final(e)) => {
-            tracing::warn!(job.id, error = e, "job {} failed", job.id);
-            ImportJob::fail(svc, &job, &e).await
+            tracing::warn!(job.id, error = e.text, "job {} failed", job.id);
+            work.fail(svc, job, &e).await
         }
-    };
-    if let Err(e) = ended {
-        tracing::error!(job.id, error = %e, "the end of job {} could not be recorded", job.id);
     }
 }
 
-async fn dispatch(svc: &Arc<Service>, job: &jobs::Claimed) -> Result<(), Failure> {
-    match job.kind.as_str() {
-        ImportJob::KIND => ImportJob::run(svc, job).await,
-        other => Err(Failure::Final(format!("no job is called {other:?}"))),
+async fn drop_job(svc: &Service, job: &jobs::Claimed) -> catalog::Result<()> {
+    let mut tx = svc.catalog.write().await?;
+    jobs::finish(&mut tx, job).await?;
+    tx.commit().await
+}
+
+/// What a job is.
+enum Work {
+    Import(ImportJob),
+    Locate(LocateJob),
+    Hash(HashJob),
+}
+
+impl Work {
+    fn of(job: &jobs::Claimed) -> Result<Self, String> {
+        let text = job.payload.as_str();
+        match job.kind.as_str() {
+            ImportJob::KIND => serde_json::from_str(text).map(Self::Import),
+            LocateJob::KIND => serde_json::from_str(text).map(Self::Locate),
+            HashJob::KIND => serde_json::from_str(text).map(Self::Hash),
+            other => return Err(format!("no job is called {other:?}")),
+        }
+        .map_err(|e| e.to_string())
+    }
+
+    async fn run(&self, svc: &Arc<Service>, job: &jobs::Claimed) -> Result<(), Failure> {
+        match self {
+            Self::Import(work) => work.run(svc, job).await,
+            Self::Locate(work) => work.run(svc, job).await,
+            Self::Hash(work) => work.run(svc, job).await,
+        }
+    }
+
+    /// Ends it for good.
+    async fn fail(
+        &self,
+        svc: &Arc<Service>,
+        job: &jobs::Claimed,
+        why: &Why,
+    ) -> catalog::Result<()> {
+        match self {
+            Self::Import(work) => work.fail(svc, job, why).await,
+            Self::Locate(work) => work.fail(svc, job, why).await,
+            Self::Hash(_) => drop_job(svc, job).await,
+        }
+    }
+
+    /// Gives up what a run left, before the next.
+    async fn reset(&self, tx: &mut catalog::Tx) -> catalog::Result<()> {
+        match self {
+            Self::Import(work) => work.reset(tx).await,
+            Self::Locate(_) | Self::Hash(_) => Ok(()),
+        }
+    }
+
+    /// Whether its image still waits for it.
+    async fn is_wanted(&self, svc: &Service) -> catalog::Result<bool> {
+        match self {
+            Self::Import(work) => work.is_wanted(svc).await,
+            Self::Locate(work) => work.is_wanted(svc).await,
+            Self::Hash(work) => work.is_wanted(svc).await,
+        }
     }
 }
 
 /// Renews the lease until it is lost, or the job no longer wanted.
-async fn keep(svc: &Arc<Service>, job: &jobs::Claimed) -> Failure {
+async fn keep(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> Failure {
     let mut tick = tokio::time::interval(HEARTBEAT);
     tick.tick().await;
     loop {
         tick.tick().await;
-        match beat(svc, job).await {
+        match beat(svc, job, work).await {
             Ok(true) => {}
             Ok(false) => return deleted(),
             Err(catalog::Error::Conflict(_)) => return Failure::Lost,
@@ -137,10 +255,10 @@ async fn keep(svc: &Arc<Service>, job: &jobs::Claimed) -> Failure {
 }
 
 /// Renews the lease; answers whether the job is still wanted.
-async fn beat(svc: &Arc<Service>, job: &jobs::Claimed) -> catalog::Result<bool> {
+async fn beat(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalog::Result<bool> {
     let mut tx = svc.catalog.write().await?;
     let until = Timestamp::now().plus_seconds(LEASE_SECONDS);
     jobs::heartbeat(&mut tx, job, until).await?;
     tx.commit().await?;
-    ImportJob::is_wanted(svc, job).await
+    work.is_wanted(svc).await
 }

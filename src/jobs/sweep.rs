@@ -16,7 +16,7 @@ pub async fn sweep(svc: Arc<Service>) {
     let mut tick = tokio::time::interval(EVERY);
     loop {
         tick.tick().await;
-        if let Err(e) = once(&svc, Timestamp::now()).await {
+        if let Err(e) = clear_up(&svc, Timestamp::now()).await {
             tracing::warn!(error = %e, "the sweep failed and will be tried again");
         }
     }
@@ -27,7 +27,8 @@ pub(crate) async fn recover(svc: &Arc<Service>) -> anyhow::Result<()> {
     let mut tx = svc.catalog.write().await?;
     let freed = jobs::release_all(&mut tx).await?;
     tx.commit().await?;
-    once(svc, Timestamp(i64::MAX)).await?;
+    let everything = Leases::AllDead;
+    once(svc, Timestamp::now(), everything).await?;
 
     let mut tx = svc.catalog.read().await?;
     let keep = staged::all(&mut tx).await?;
@@ -44,7 +45,29 @@ pub(crate) async fn recover(svc: &Arc<Service>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn once(svc: &Arc<Service>, now: Timestamp) -> catalog::Result<()> {
+/// Which leases still hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leases {
+    /// Those that have not run out.
+    Living,
+    /// None: whoever held them is gone.
+    AllDead,
+}
+
+/// Does once what the sweep does: what was broken off before `now` is undone, what is over is
+/// forgotten.
+///
+/// # Errors
+/// When the catalog fails; what was done stays done.
+pub async fn clear_up(svc: &Arc<Service>, now: Timestamp) -> catalog::Result<()> {
+    once(svc, now, Leases::Living).await
+}
+
+async fn once(svc: &Arc<Service>, today: Timestamp, leases: Leases) -> catalog::Result<()> {
+    let now = match leases {
+        Leases::Living => today,
+        Leases::AllDead => Timestamp(i64::MAX),
+    };
     let mut tx = svc.catalog.write().await?;
     locations::doom_expired(&mut tx, now).await?;
     for id in images::ids_with_status(&mut tx, Status::Saving).await? {
@@ -57,9 +80,7 @@ async fn once(svc: &Arc<Service>, now: Timestamp) -> catalog::Result<()> {
         staged::delete(&mut tx, id).await?;
         put_back(&mut tx, id, Status::Uploading, Event::StageFailed).await?;
     }
-    if now != Timestamp(i64::MAX) {
-        tasks::purge(&mut tx, now).await?;
-    }
+    tasks::purge(&mut tx, today).await?;
     // Before the images are queued again: what is staged next has the same name.
     for id in broken_off {
         let path = svc.staging.path(&id);
@@ -74,7 +95,24 @@ async fn once(svc: &Arc<Service>, now: Timestamp) -> catalog::Result<()> {
         }
     }
     tx.commit().await?;
+    scrub(svc, today).await?;
     sweep_doomed(svc).await;
+    Ok(())
+}
+
+/// Dooms the data of images whose deletion was delayed for long enough.
+async fn scrub(svc: &Arc<Service>, now: Timestamp) -> catalog::Result<()> {
+    const BATCH: u32 = 1000;
+    let before = now.plus_seconds(-svc.config.delete.scrub_after);
+    let due = images::to_scrub(&mut svc.catalog.read().await?, before, BATCH).await?;
+    for id in due {
+        let mut tx = svc.catalog.write().await?;
+        if images::scrub(&mut tx, &id).await? {
+            locations::doom_all(&mut tx, &id).await?;
+            tracing::info!(image.id = %id, "the data of deleted image {id} is removed");
+        }
+        tx.commit().await?;
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! [`BlobStore::local`].
 
 mod file;
+mod http;
 mod registry;
 
 use std::fs::File;
@@ -18,6 +19,7 @@ use futures_util::stream::BoxStream;
 
 pub(crate) use file::read_stream;
 pub use file::{FileStore, FileWriter, sync_dir};
+pub use http::{HttpStore, is_http};
 pub use registry::{Store, Stores};
 
 /// Why a store could not.

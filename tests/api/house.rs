@@ -14,19 +14,25 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use crate::web::Web;
+
 pub(crate) const PROJECT_A: &str = "aaaaaaaaaaaa4aaa8aaaaaaaaaaaaaaa";
 pub(crate) const PROJECT_B: &str = "bbbbbbbbbbbb4bbb8bbbbbbbbbbbbbbb";
+pub(crate) const PROJECT_C: &str = "cccccccccccc4ccc8ccccccccccccccc";
 
 /// Tokens of the people; an empty one is not sent.
 pub(crate) const MEMBER: &str = "token-of-a-member-of-a";
 pub(crate) const READER: &str = "token-of-a-reader-of-a";
 pub(crate) const STRANGER: &str = "token-of-a-member-of-b";
+pub(crate) const OTHER: &str = "token-of-a-member-of-c";
+pub(crate) const SERVICE: &str = "token-of-another-service";
 pub(crate) const ADMIN: &str = "token-of-an-administrator";
 pub(crate) const NOBODY: &str = "";
 
 pub(crate) struct House {
     pub(crate) svc: Arc<Service>,
     pub(crate) router: Router,
+    pub(crate) web: Web,
     _jobs: JoinSet<()>,
     _dir: tempfile::TempDir,
 }
@@ -53,22 +59,35 @@ impl Reply {
 
 impl House {
     pub(crate) async fn build() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With a configuration that `change` has changed.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::embedded(dir.path().to_owned());
         config.stores = [
             ("store1", "first file store"),
             ("store2", "second file store"),
-            ("web", "read only http store"),
         ]
         .map(|(id, description)| StoreConfig {
             description: Some(description.into()),
             is_default: id == "store1",
-            read_only: id == "web",
             ..StoreConfig::file(id, dir.path().join(id))
         })
         .into();
+        config.stores.push(StoreConfig {
+            description: Some("read only http store".into()),
+            ..StoreConfig::http("web")
+        });
+        let web = Web::start().await;
+        config.fetch.allowed_networks = vec!["127.0.0.0/8".parse().unwrap()];
+        config.fetch.allowed_ports = vec![web.address.port()];
+        // `cargo test` runs us from a binary that converts nothing.
+        config.import.worker_program = Some(env!("CARGO_BIN_EXE_glint").into());
         config.formats.disk_formats.push("gpt".into());
         config.import.workers = 1;
+        change(&mut config);
         let mut tokens = StaticTokens::default();
         for (token, who) in [
             (
@@ -83,6 +102,14 @@ impl House {
                 STRANGER,
                 Context::with_roles("userb", PROJECT_B, &["member", "reader"]),
             ),
+            (
+                OTHER,
+                Context::with_roles("userc", PROJECT_C, &["member", "reader"]),
+            ),
+            (
+                SERVICE,
+                Context::with_roles("nova", "service", &["service", "reader"]),
+            ),
             (ADMIN, Context::administrator("admin", PROJECT_A)),
         ] {
             tokens.add(token, who);
@@ -93,6 +120,7 @@ impl House {
         Self {
             svc,
             router,
+            web,
             _jobs: jobs,
             _dir: dir,
         }
@@ -175,15 +203,24 @@ impl House {
             .await
     }
 
-    /// Waits until no import of the image is under way.
-    pub(crate) async fn settled(&self, id: &str) {
-        for _ in 0..2000 {
-            let image = self.get(ADMIN, &format!("/v2/images/{id}")).await.json();
-            if image["status"] != "importing" {
-                return;
+    /// Waits until no task works on the image; answers it.
+    pub(crate) async fn settled(&self, id: &str) -> Value {
+        let target = format!("/v2/images/{id}");
+        self.until(&target, |image| {
+            image.get("os_glance_import_task").is_none()
+        })
+        .await
+    }
+
+    /// Waits until what `target` answers is as wanted.
+    pub(crate) async fn until(&self, target: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..4000 {
+            let found = self.get(ADMIN, target).await.json();
+            if is_so(&found) {
+                return found;
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        panic!("the import of {id} did not end");
+        panic!("{target} never came to be as wanted");
     }
 }

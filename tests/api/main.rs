@@ -1,8 +1,11 @@
 //! The image API: the golden samples of the reference replayed, and what they do not show.
 
 mod house;
+mod imports;
+mod members;
 mod metadefs;
 mod ours;
 mod replay;
 mod sample;
 mod stories;
+mod web;

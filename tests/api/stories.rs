@@ -401,3 +401,110 @@ async fn a_head_without_a_body_and_old_reason_phrases() {
     );
     stop.send_replace(true);
 }
+
+#[tokio::test]
+async fn a_deleted_image_waits_for_the_scrubber_where_deletion_is_delayed() {
+    use glint::catalog::images;
+    use glint::domain::Timestamp;
+    let h = House::with(|config| {
+        config.delete.delayed = true;
+        config.delete.scrub_after = 3600;
+    })
+    .await;
+    let body = json!({"disk_format": "raw", "container_format": "bare", "tags": ["t"]});
+    let id = h.create(MEMBER, &body).await;
+    let empty = h.create(MEMBER, &json!({})).await;
+    assert_eq!(h.upload(MEMBER, &id, b"data").await.status, 204);
+    let blobs = || {
+        std::fs::read_dir(h.svc.config.data_dir.join("store1"))
+            .unwrap()
+            .count()
+    };
+    for id in [&id, &empty] {
+        let image = format!("/v2/images/{id}");
+        assert_eq!(
+            h.send(MEMBER, "DELETE", &image, &[], None).await.status,
+            204
+        );
+        assert_eq!(h.get(ADMIN, &image).await.status, 404);
+        let again = json!({"id": id}).to_string().into_bytes();
+        let again = h.send(ADMIN, "POST", "/v2/images", &[], Some(again)).await;
+        assert_eq!(again.status, 409);
+    }
+    assert_eq!(blobs(), 1, "its data is still there");
+
+    // It can be taken back, with everything about it.
+    let (taken_back, gone) = (id.parse().unwrap(), empty.parse().unwrap());
+    let now = Timestamp::now();
+    let mut tx = h.svc.catalog.write().await.unwrap();
+    assert!(images::restore(&mut tx, &taken_back, now).await.unwrap());
+    assert!(!images::restore(&mut tx, &gone, now).await.unwrap());
+    tx.commit().await.unwrap();
+    let image = format!("/v2/images/{id}");
+    let shown = h.get(MEMBER, &image).await.json();
+    assert_eq!(
+        (&shown["status"], &shown["tags"]),
+        (&json!("active"), &json!(["t"]))
+    );
+    let file = h.get(MEMBER, &format!("{image}/file")).await;
+    assert_eq!(&file.body[..], b"data");
+
+    // Or its time comes.
+    assert_eq!(
+        h.send(MEMBER, "DELETE", &image, &[], None).await.status,
+        204
+    );
+    glint::jobs::clear_up(&h.svc, now.plus_seconds(3000))
+        .await
+        .unwrap();
+    assert_eq!(blobs(), 1);
+    glint::jobs::clear_up(&h.svc, now.plus_seconds(4000))
+        .await
+        .unwrap();
+    assert_eq!(blobs(), 0);
+    let mut tx = h.svc.catalog.write().await.unwrap();
+    assert!(!images::restore(&mut tx, &taken_back, now).await.unwrap());
+}
+
+#[tokio::test]
+async fn pages_of_allowed_origins_may_upload() {
+    let origin = "https://horizon.example";
+    let h = House::with(|config| config.cors.allowed_origins = vec![origin.into()]).await;
+    let ask = [
+        ("Origin", origin),
+        ("Access-Control-Request-Method", "PUT"),
+        (
+            "Access-Control-Request-Headers",
+            "content-type, x-auth-token",
+        ),
+    ];
+    let target = "/v2/images/none/file";
+    let reply = h.send("", "OPTIONS", target, &ask, None).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("access-control-allow-origin"), Some(origin));
+    assert_eq!(reply.header("access-control-allow-methods"), Some("PUT"));
+    let stranger = [("Origin", "https://evil.example"), ask[1]];
+    let reply = h.send("", "OPTIONS", target, &stranger, None).await;
+    assert_eq!(reply.header("access-control-allow-origin"), None);
+    // An error is no secret of ours either.
+    let reply = h.send(MEMBER, "GET", target, &ask[..1], None).await;
+    assert_eq!(reply.status, 404);
+    assert_eq!(reply.header("access-control-allow-origin"), Some(origin));
+}
+
+#[tokio::test]
+async fn a_file_takes_the_service_out_of_service() {
+    let flag = tempfile::NamedTempFile::new().unwrap();
+    let path = flag.path().to_owned();
+    let h = House::with(|config| config.api.healthcheck_disable_file = Some(path)).await;
+    let reply = h.get("", "/healthcheck").await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.text()),
+        (503, "DISABLED BY FILE")
+    );
+    drop(flag);
+    let json = [("Accept", "application/json")];
+    let reply = h.send("", "GET", "/healthcheck", &json, None).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.json()["reasons"], json!(["OK"]));
+}

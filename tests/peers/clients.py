@@ -14,8 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 GLINT, VENV = (Path(p).absolute() for p in sys.argv[1:3])
@@ -279,6 +281,130 @@ class GlanceClient(Peers):
                            "--container-format", "bare", "--file", FIXTURES / "backing.qcow2", fails=True)
         self.assertIn("backing", told)
         self.assert_nothing_stored(before)
+
+
+class Web:
+    """A web server on loopback that serves a folder."""
+
+    def __init__(self, folder):
+        class Quiet(SimpleHTTPRequestHandler):
+            def __init__(self, *args):
+                super().__init__(*args, directory=folder)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def url(self, name):
+        return f"http://127.0.0.1:{self.port}/{name}"
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class SeveralStores(Peers):
+    """Members, imports from the web and between stores, locations."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="glint-web-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.web = Web(folder.name)
+        cls.addClassCleanup(cls.web.stop)
+        cls.CONFIG = f"""
+            [api]
+            show_multiple_locations = true
+            [fetch]
+            allowed_networks = ["127.0.0.0/8"]
+            allowed_ports = [{cls.web.port}]
+            [[stores]]
+            id = "fast"
+            type = "file"
+            path = "{folder.name}/fast"
+            weight = 10
+            [[stores]]
+            id = "slow"
+            type = "file"
+            path = "{folder.name}/slow"
+            [[stores]]
+            id = "web"
+            type = "http"
+            """
+        super().setUpClass()
+        (Path(folder.name) / "disk.raw").write_bytes(cls.raw.read_bytes())
+
+    def rows(self, table):
+        rows = [line.split("|") for line in table.splitlines() if line.startswith("|")]
+        return {r[1].strip(): "|".join(r[2:-1]).strip() for r in rows[1:]}
+
+    def create(self, name):
+        told = self.glance("image-create", "--name", name, "--disk-format", "raw", "--container-format", "bare")
+        image = self.rows(told)["id"]
+        self.addCleanup(self.glance, "image-delete", image)
+        return image
+
+    def wait_for(self, image, **wanted):
+        for _ in range(60):
+            seen = self.rows(self.glance("image-show", image))
+            if all(seen.get(k) == v for k, v in wanted.items()):
+                return seen
+            time.sleep(0.5)
+        self.fail(f"{wanted} never came: {seen}\n{self.server.said()[-3000:]}")
+
+    def assert_downloads(self, image):
+        back = self.path(f"{image}.raw")
+        self.glance("image-download", "--file", back, image)
+        self.assert_same_bytes(self.raw, back)
+
+    def test_members(self):
+        image = self.create("shared")
+        self.assertIn("pending", self.glance("member-create", image, "guests"))
+        self.assertIn("accepted", self.glance("member-update", image, "guests", "accepted"))
+        self.assertRegex(self.glance("member-list", "--image-id", image), r"guests +\| accepted")
+        self.glance("member-delete", image, "guests")
+        self.assertNotIn("guests", self.glance("member-list", "--image-id", image))
+        self.glance("member-get", image, "guests", fails=True)
+
+    def test_the_web_into_all_stores_and_out_of_one(self):
+        image = self.create("everywhere")
+        self.glance("image-import", "--import-method", "web-download", "--uri", self.web.url("disk.raw"),
+                    "--all-stores", "true", image)
+        self.wait_for(image, status="active", stores="fast,slow", os_glance_importing_to_stores="")
+        self.assert_downloads(image)
+        self.glance("stores-delete", "--store", "fast", image)
+        self.wait_for(image, stores="slow")
+        self.assert_downloads(image)
+        self.glance("image-import", "--import-method", "copy-image", "--stores", "fast", image)
+        self.wait_for(image, stores="fast,slow", os_glance_importing_to_stores="")
+        self.assertIn("success", self.glance("image-tasks", image))
+
+    def test_the_web_by_the_other_client(self):
+        image = self.create("from the web")
+        self.openstack("import", "--method", "web-download", "--uri", self.web.url("disk.raw"),
+                       "--store", "slow", image)
+        self.wait_active(image)
+        self.wait_for(image, stores="slow")
+        self.assert_downloads(image)
+
+    def test_nothing_inside_is_fetched(self):
+        image = self.create("nosy")
+        for uri in ["http://127.0.0.1:1/x", "http://169.254.169.254/latest", "file:///etc/passwd"]:
+            told = self.glance("image-import", "--import-method", "web-download", "--uri", uri, image, fails=True)
+            self.assertIn("does not pass filtering", told)
+
+    def test_a_location_by_either_way(self):
+        new, old = self.create("new way"), self.create("old way")
+        self.glance("add-location", "--url", self.web.url("disk.raw"), new)
+        self.glance("location-add", "--url", self.web.url("disk.raw"), old)
+        for image in (new, old):
+            self.wait_for(image, status="active", stores="web", size=str(self.raw.stat().st_size))
+            back = self.path(f"{image}.raw")
+            self.glance("image-download", "--file", back, image)
+            self.assert_same_bytes(self.raw, back)
 
 
 class Metadefs(Peers):

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt};
@@ -12,6 +12,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use super::{empty, must_find, not_found};
 use crate::api::error::Failure;
 use crate::api::extract::{At, NoBody, text};
+use crate::api::query;
 use crate::api::range::{self, Refused};
 use crate::auth::{Context, policy};
 use crate::domain::{Image, Status};
@@ -100,11 +101,19 @@ pub(in crate::api) async fn download(
     State(svc): State<Arc<Service>>,
     ctx: Context,
     At(id): At<String>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     _: NoBody,
 ) -> Result<Response, Failure> {
+    let prefer = preferred(&query.unwrap_or_default())?;
     let image = look_up(&svc, &ctx, &id).await?;
     policy::download_image(&ctx, &image)?;
+    if !prefer.is_empty() {
+        policy::download_from_store(&ctx, &image)?;
+    }
+    if let Some(unknown) = prefer.iter().find(|id| svc.stores.get(id).is_none()) {
+        return Err(ingest::Error::UnknownStore(unknown.clone()).into());
+    }
     if image.status == Status::Deactivated && !ctx.is_admin {
         return Err(Failure::new(
             StatusCode::FORBIDDEN,
@@ -118,7 +127,7 @@ pub(in crate::api) async fn download(
     let range = range::requested(&headers, size).map_err(refused)?;
     let wanted = range.clone().unwrap_or(0..size);
     let length = wanted.end - wanted.start;
-    let body = match ingest::download(&svc, &image, wanted).await {
+    let body = match ingest::download(&svc, &image, wanted, &prefer).await {
         Ok(body) => body,
         Err(ingest::Error::NoData) => {
             tracing::error!(image.id = %image.id, "the data of image {} is missing", image.id);
@@ -135,7 +144,7 @@ pub(in crate::api) async fn download(
     answer.insert(header::CONTENT_LENGTH, length.into());
     // Of the whole image, even where a part is sent, and hexadecimal: clients rely on both
     // (05-download.http).
-    if let Some(checksum) = image.hashes.and_then(|h| h.checksum.parse().ok()) {
+    if let Some(checksum) = image.hashes.and_then(|h| h.checksum?.parse().ok()) {
         answer.insert(HeaderName::from_static("content-md5"), checksum);
     }
     if let Some(range) = range {
@@ -146,6 +155,15 @@ pub(in crate::api) async fn download(
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     Ok(response)
+}
+
+/// `?prefer=a,b`: the stores to read from, best first.
+fn preferred(query: &str) -> Result<Vec<String>, Failure> {
+    let params = query::pairs(query).ok_or_else(Failure::undecodable)?;
+    let list = params.into_iter().find(|(name, _)| name == "prefer");
+    let list = list.map(|(_, value)| value).unwrap_or_default();
+    let ids = list.split(',').map(str::trim).filter(|id| !id.is_empty());
+    Ok(ids.map(str::to_owned).collect())
 }
 
 fn refused(why: Refused) -> Failure {

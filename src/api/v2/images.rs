@@ -1,5 +1,6 @@
 //! `/v2/images` and `/v2/images/{id}`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, RawQuery, Request, State};
@@ -13,9 +14,9 @@ use crate::api::extract::{At, Document, NoBody, text};
 use crate::api::json::Json;
 use crate::api::patch::{self, Dialect};
 use crate::api::wire::{ImageList, ImageView, own_url};
-use crate::api::{properties, query, schema};
+use crate::api::{locations, properties, query, schema};
 use crate::auth::{Context, policy};
-use crate::catalog::{self, ListQuery, Viewer, images};
+use crate::catalog::{self, ListQuery, Viewer, images, locations as rows};
 use crate::domain::{Image, ImageId, Timestamp};
 use crate::ingest;
 use crate::service::Service;
@@ -59,7 +60,11 @@ pub(in crate::api) async fn create(
     }
     tracing::info!(image.id = %image.id, "image {} is created", image.id);
 
-    let mut response = (StatusCode::CREATED, Json(ImageView::new(&image, &ctx))).into_response();
+    let mut response = (
+        StatusCode::CREATED,
+        Json(ImageView::new(&image, &ctx, &svc)),
+    )
+        .into_response();
     let url = format!("{}/v2/images/{}", own_url(&svc.config, &headers), image.id);
     let methods = svc.config.import.methods.join(",");
     let stores: Vec<_> = svc.config.stores.iter().map(|s| s.id.as_str()).collect();
@@ -122,6 +127,7 @@ pub(in crate::api) async fn list(
             is_admin: ctx.is_admin,
         },
         visibility: listing.visibility,
+        members: listing.members,
         hidden: listing.hidden,
         filters: listing.filters.clone(),
         sort: listing.sort.clone(),
@@ -141,7 +147,7 @@ pub(in crate::api) async fn list(
         images: page
             .iter()
             .filter(|image| policy::get_image(&ctx, image).is_ok())
-            .map(|image| ImageView::new(image, &ctx))
+            .map(|image| ImageView::new(image, &ctx, &svc))
             .collect(),
         first: listing.first(),
         schema: "/v2/schemas/images",
@@ -160,7 +166,7 @@ pub(in crate::api) async fn show(
     let mut tx = svc.catalog.read().await?;
     let image = must_find(&mut tx, &ctx, &id).await?;
     policy::get_image(&ctx, &image)?;
-    Ok(Json(ImageView::new(&image, &ctx)).into_response())
+    Ok(Json(ImageView::new(&image, &ctx, &svc)).into_response())
 }
 
 /// `PATCH /v2/images/{id}`: all of the changes, or none.
@@ -184,20 +190,48 @@ pub(in crate::api) async fn update(
         }
     }
 
+    // Stores are asked before the catalog is held, and for nobody who may not change the image.
+    let mut steps = VecDeque::new();
+    if changes.iter().any(|change| change.name == "locations") {
+        let mut tx = svc.catalog.read().await?;
+        let image = must_find(&mut tx, &ctx, &id).await?;
+        drop(tx);
+        policy::modify_image(&ctx, &image)?;
+        for change in changes.iter().filter(|change| change.name == "locations") {
+            steps.push_back(locations::prepare(&svc, change).await?);
+        }
+    }
+
     let mut tx = svc.catalog.write().await?;
     let before = must_find(&mut tx, &ctx, &id).await?;
     policy::modify_image(&ctx, &before)?;
     let mut image = before.clone();
+    let mut moved = locations::Outcome::default();
     for change in changes {
-        properties::apply(&ctx, &mut image, change, dialect)?;
+        if change.name != "locations" {
+            properties::apply(&ctx, &mut image, change, dialect)?;
+        } else if let Some(step) = steps.pop_front() {
+            locations::apply(&svc, &ctx, &mut image, step, &mut moved)?;
+        }
     }
     properties::within_quota(&svc.config.quota, &before, &image)?;
     if image != before {
         image.updated_at = Timestamp::now();
         images::update(&mut tx, &image, before.status).await?;
+        for (n, location) in (0..).zip(&moved.added) {
+            let made = Timestamp(image.updated_at.0 + n);
+            rows::insert_active(&mut tx, &image.id, location, made).await?;
+        }
+        for id in &moved.removed {
+            rows::doom(&mut tx, id).await?;
+        }
         tx.commit().await?;
     }
-    Ok(Json(ImageView::new(&image, &ctx)).into_response())
+    if !moved.removed.is_empty() {
+        let sweeper = svc.clone();
+        tokio::spawn(async move { ingest::sweep_doomed(&sweeper).await });
+    }
+    Ok(Json(ImageView::new(&image, &ctx, &svc)).into_response())
 }
 
 fn dialect(headers: &HeaderMap) -> Result<Dialect, Failure> {

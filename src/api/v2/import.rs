@@ -11,11 +11,14 @@ use super::{empty, must_find};
 use crate::api::error::Failure;
 use crate::api::extract::{At, Document, text};
 use crate::auth::{Context, policy};
-use crate::domain::{Image, Status};
+use crate::domain::{Image, ImageId, Status};
 use crate::ingest::{self, ImportRequest};
+use crate::jobs::{Source, Token};
 use crate::service::Service;
 
 /// `POST /v2/images/{id}/import`: 202, and a job does it.
+///
+/// Status and formats are told before the caller's rights are, as in the reference.
 pub(in crate::api) async fn import(
     State(svc): State<Arc<Service>>,
     ctx: Context,
@@ -27,13 +30,28 @@ pub(in crate::api) async fn import(
     let mut tx = svc.catalog.read().await?;
     let image = must_find(&mut tx, &ctx, &id).await?;
     drop(tx);
-    fits(&image)?;
-    policy::modify_image(&ctx, &image)?;
+    fits(&image, &wish.method)?;
+    wish.method.check()?;
+    match wish.method {
+        Method::CopyImage => policy::copy_image(&ctx, &image)?,
+        _ => policy::modify_image(&ctx, &image)?,
+    }
     let header = text(&headers, "x-image-meta-store")?;
+    let mut stores = wish.stores(&svc, header)?;
+    if matches!(wish.method, Method::CopyImage) {
+        stores = not_yet_in(&image, stores, wish.all_stores)?;
+        if stores.is_empty() {
+            return Ok(empty(StatusCode::ACCEPTED));
+        }
+    }
+    let from = wish.method.source(&svc, &headers).await?;
+    let ignored = &svc.config.import.inject_ignore_roles;
+    let is_ignored = ctx.roles.iter().any(|r| ignored.contains(r));
     let request = ImportRequest {
-        stores: wish.stores(&svc, header)?,
+        inject: !is_ignored && !matches!(from, Source::Copy),
+        from,
+        stores,
         all_stores_must_succeed: wish.all_stores_must_succeed,
-        method: wish.method,
         import_req: body.clone(),
     };
     ingest::import(&svc, &image.id, request, &ctx)
@@ -54,18 +72,37 @@ fn unknown_store(store: &str) -> Failure {
     conflict(&format!("Store for identifier {store} not found"))
 }
 
-/// Whether an image is ready for `glance-direct`. Told before the caller's rights are, as in the
-/// reference.
-fn fits(image: &Image) -> Result<(), Failure> {
-    if image.status == Status::Active {
-        return Err(conflict(
-            "Image with status active cannot be target for import",
-        ));
-    }
-    if image.status != Status::Uploading {
-        return Err(conflict(
-            "Image needs to be staged before 'glance-direct' method can be used",
-        ));
+/// Whether an image is where a method takes it up.
+fn fits(image: &Image, method: &Method) -> Result<(), Failure> {
+    let is_active = image.status == Status::Active;
+    match method {
+        Method::CopyImage if is_active => return Ok(()),
+        Method::CopyImage => {
+            return Err(conflict(
+                "Only images with status active can be targeted for copying",
+            ));
+        }
+        _ if is_active => {
+            return Err(conflict(
+                "Image with status active cannot be target for import",
+            ));
+        }
+        Method::GlanceDirect if image.status != Status::Uploading => {
+            return Err(conflict(
+                "Image needs to be staged before 'glance-direct' method can be used",
+            ));
+        }
+        Method::WebDownload { .. } | Method::GlanceDownload { .. }
+            if image.status != Status::Queued =>
+        {
+            return Err(conflict(&format!(
+                "Image needs to be in 'queued' state to use '{}' method",
+                method.name()
+            )));
+        }
+        // Its formats come with it.
+        Method::GlanceDownload { .. } => return Ok(()),
+        _ => {}
     }
     if image.container_format.is_none() {
         return Err(conflict("'container_format' needs to be set before import"));
@@ -76,9 +113,126 @@ fn fits(image: &Image) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The stores a copy still has to be made in. One that has the image is a mistake where it was
+/// named.
+fn not_yet_in(image: &Image, stores: Vec<String>, all: bool) -> Result<Vec<String>, Failure> {
+    let has = |store: &String| image.locations.iter().any(|l| l.store == *store);
+    if let Some(store) = stores.iter().find(|s| !all && has(s)) {
+        return Err(Failure::bad(format!(
+            "Image is already present at store '{store}'"
+        )));
+    }
+    Ok(stores.into_iter().filter(|s| !has(s)).collect())
+}
+
+/// How the bytes come in, with what was said of it.
+#[derive(Debug)]
+enum Method {
+    GlanceDirect,
+    WebDownload {
+        uri: Option<String>,
+    },
+    CopyImage,
+    GlanceDownload {
+        region: Option<String>,
+        image: Option<String>,
+    },
+}
+
+impl Method {
+    fn parse(method: &Value, enabled: &[String]) -> Result<Self, Failure> {
+        let name = method
+            .get("name")
+            .and_then(Value::as_str)
+            .ok_or_else(|| Failure::bad("Import request requires a 'name' field."))?;
+        let field = |name: &str| method.get(name).and_then(Value::as_str).map(str::to_owned);
+        let unknown = || Failure::bad(format!("Unknown import method name '{name}'."));
+        if !enabled.iter().any(|m| m == name) {
+            return Err(unknown());
+        }
+        Ok(match name {
+            "glance-direct" => Self::GlanceDirect,
+            "web-download" => Self::WebDownload { uri: field("uri") },
+            "copy-image" => Self::CopyImage,
+            "glance-download" => Self::GlanceDownload {
+                region: field("glance_region"),
+                image: field("glance_image_id"),
+            },
+            _ => return Err(unknown()),
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::GlanceDirect => "glance-direct",
+            Self::WebDownload { .. } => "web-download",
+            Self::CopyImage => "copy-image",
+            Self::GlanceDownload { .. } => "glance-download",
+        }
+    }
+
+    /// Whether what a method needs was said.
+    fn check(&self) -> Result<(), Failure> {
+        let Self::GlanceDownload { region, image } = self else {
+            return Ok(());
+        };
+        if region.is_none() {
+            return Err(Failure::bad(
+                "Import request for glance-download requires a 'glance_region' field.",
+            ));
+        }
+        let image = image.as_deref().unwrap_or_default();
+        if image.parse::<ImageId>().is_err() {
+            return Err(Failure::bad(format!(
+                "Remote image id does not look like a UUID: {image}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Where the bytes come from. What clients name is checked by the rules of `[fetch]`.
+    async fn source(self, svc: &Service, headers: &HeaderMap) -> Result<Source, Failure> {
+        let name = self.name();
+        let allowed = async |url: &str| {
+            svc.fetcher.check(url).await.map_err(|e| {
+                tracing::info!(reason = ?e, "a URL was refused");
+                Failure::bad(format!("URI for {name} does not pass filtering: {url}"))
+            })
+        };
+        Ok(match self {
+            Self::GlanceDirect => Source::Staged,
+            Self::CopyImage => Source::Copy,
+            Self::WebDownload { uri } => {
+                let uri = uri.unwrap_or_else(|| "None".into());
+                allowed(&uri).await?;
+                Source::Web { uri }
+            }
+            Self::GlanceDownload { region, image } => {
+                let region = region.unwrap_or_default();
+                let endpoint = svc.config.import.glance_regions.get(&region);
+                let endpoint = endpoint.ok_or_else(|| {
+                    Failure::bad(format!("Glance region {region} is not known here"))
+                })?;
+                let endpoint = endpoint.trim_end_matches('/').to_owned();
+                allowed(&endpoint).await?;
+                Source::Glance {
+                    endpoint,
+                    image: image.unwrap_or_default(),
+                    token: Token(
+                        text(headers, "x-auth-token")?
+                            .unwrap_or_default()
+                            .to_owned(),
+                    ),
+                }
+            }
+        })
+    }
+}
+
 /// What the body asks for.
+#[derive(Debug)]
 struct Wish {
-    method: String,
+    method: Method,
     /// `None`: not said.
     stores: Option<Vec<String>>,
     all_stores: bool,
@@ -93,18 +247,10 @@ impl Wish {
         let method = body
             .get("method")
             .ok_or_else(|| Failure::bad("Import request requires a 'method' field."))?;
-        let name = method
-            .get("name")
-            .and_then(Value::as_str)
-            .ok_or_else(|| Failure::bad("Import request requires a 'name' field."))?;
-        if !enabled.iter().any(|m| m == name) {
-            return Err(Failure::bad(format!(
-                "Unknown import method name '{name}'."
-            )));
-        }
+        let method = Method::parse(method, enabled)?;
         let stores = body.get("stores").map(store_names).transpose()?;
         Ok(Self {
-            method: name.to_owned(),
+            method,
             stores,
             all_stores: flag(body, "all_stores", false)?,
             all_stores_must_succeed: flag(body, "all_stores_must_succeed", true)?,
@@ -121,8 +267,8 @@ impl Wish {
                          stores parameter",
                     ));
                 }
-                let all = svc.config.stores.iter().filter(|s| !s.read_only);
-                all.map(|s| s.id.clone()).collect()
+                let all = svc.stores.writable();
+                all.map(|s| s.config.id.clone()).collect()
             }
             (Some(_), Some(_)) => {
                 return Err(Failure::bad(
@@ -171,7 +317,10 @@ mod tests {
     use super::*;
 
     fn wish(body: &Value) -> Result<Wish, Failure> {
-        Wish::parse(body, &["glance-direct".to_owned()])
+        Wish::parse(
+            body,
+            &["glance-direct", "glance-download"].map(str::to_owned),
+        )
     }
 
     #[test]
@@ -197,8 +346,25 @@ mod tests {
     #[test]
     fn stores_are_named_once() {
         let body = json!({"method": {"name": "glance-direct"}, "stores": ["b", "a", "b"]});
-        let wish = wish(&body).ok().unwrap();
+        let wish = wish(&body).unwrap();
         assert_eq!(wish.stores.unwrap(), ["b", "a"]);
         assert!(wish.all_stores_must_succeed && !wish.all_stores);
+    }
+
+    #[test]
+    fn a_remote_image_is_named_whole() {
+        let id = "99999999-9999-4999-8999-999999999999";
+        for (fields, is_right) in [
+            (json!({"glance_region": "r", "glance_image_id": id}), true),
+            (json!({"glance_region": "r", "glance_image_id": "x"}), false),
+            (json!({"glance_region": "r"}), false),
+            (json!({"glance_image_id": id}), false),
+            (json!({"glance_region": 7, "glance_image_id": id}), false),
+        ] {
+            let mut method = fields.clone();
+            method["name"] = json!("glance-download");
+            let wish = wish(&json!({ "method": method })).unwrap();
+            assert_eq!(wish.method.check().is_ok(), is_right, "{fields}");
+        }
     }
 }

@@ -3,30 +3,49 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::auth::Context;
-use crate::domain::{Image, Status};
+use super::LocationView;
+use crate::auth::{Context, policy};
+use crate::domain::{Image, Location, Status};
+use crate::service::Service;
 
 /// An image as a caller sees it. Custom properties stand first, flat beside the others
 /// (03-show.http).
 pub(in crate::api) struct ImageView<'a> {
     image: &'a Image,
-    /// Where its data is; hidden while it is deactivated, but from administrators
-    /// (10-actions.http, "the image").
+    /// The stores that hold its data.
     stores: Option<String>,
+    /// Where it lies, where the configuration shows it.
+    locations: Option<Vec<LocationView<'a>>>,
+    direct_url: Option<&'a str>,
 }
 
 impl<'a> ImageView<'a> {
-    pub(in crate::api) fn new(image: &'a Image, ctx: &Context) -> Self {
+    pub(in crate::api) fn new(image: &'a Image, ctx: &Context, svc: &Service) -> Self {
+        // Where its data is is hidden while it is deactivated, but from administrators
+        // (10-actions.http, "the image").
         let shown = image.status != Status::Deactivated || ctx.is_admin;
+        let by_weight: Vec<&Location> = if shown {
+            svc.stores.by_weight(&image.locations)
+        } else {
+            Vec::new()
+        };
         let mut stores: Vec<&str> = Vec::new();
-        for location in &image.locations {
+        for location in &by_weight {
             if !stores.contains(&location.store.as_str()) {
                 stores.push(&location.store);
             }
         }
+        let may_locate = policy::get_image_location(ctx, image).is_ok();
+        let api = &svc.config.api;
         Self {
             image,
-            stores: (shown && !stores.is_empty()).then(|| stores.join(",")),
+            stores: (!stores.is_empty()).then(|| stores.join(",")),
+            direct_url: by_weight
+                .first()
+                .filter(|_| api.show_image_direct_url && may_locate)
+                .map(|l| l.url.as_str()),
+            locations: (api.show_multiple_locations && may_locate)
+                .then(|| by_weight.into_iter().map(LocationView::from).collect()),
         }
     }
 }
@@ -52,7 +71,7 @@ impl Serialize for ImageView<'_> {
         map.serialize_entry("size", &image.size)?;
         map.serialize_entry("virtual_size", &image.virtual_size)?;
         map.serialize_entry("status", image.status.name())?;
-        map.serialize_entry("checksum", &hashes.map(|h| &h.checksum))?;
+        map.serialize_entry("checksum", &hashes.and_then(|h| h.checksum.as_ref()))?;
         map.serialize_entry("protected", &image.protected)?;
         map.serialize_entry("min_ram", &image.min_ram)?;
         map.serialize_entry("min_disk", &image.min_disk)?;
@@ -63,6 +82,12 @@ impl Serialize for ImageView<'_> {
         map.serialize_entry("id", image.id.as_str())?;
         map.serialize_entry("created_at", &image.created_at.to_string())?;
         map.serialize_entry("updated_at", &image.updated_at.to_string())?;
+        if let Some(locations) = &self.locations {
+            map.serialize_entry("locations", locations)?;
+        }
+        if let Some(url) = self.direct_url {
+            map.serialize_entry("direct_url", url)?;
+        }
         map.serialize_entry("tags", &image.tags)?;
         map.serialize_entry("self", &link)?;
         map.serialize_entry("file", &format!("{link}/file"))?;

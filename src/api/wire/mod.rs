@@ -1,6 +1,8 @@
 //! What goes over the wire, in Glance's spelling: serde types and nothing else derives from them.
 
 mod image;
+mod location;
+mod member;
 pub(super) mod metadef;
 mod store;
 mod task;
@@ -8,8 +10,10 @@ mod task;
 use axum::http::{HeaderMap, header};
 
 pub(super) use image::{ImageList, ImageView};
+pub(super) use location::LocationView;
+pub(super) use member::{MemberList, MemberView};
 pub(super) use store::{DetailedStore, StoreList, StoreView};
-pub(super) use task::{TaskList, TaskView};
+pub(super) use task::{TaskDetail, TaskList, TaskPage, TaskStub, TaskView};
 
 use crate::config::Config;
 

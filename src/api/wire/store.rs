@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::config::StoreConfig;
+use crate::config::{StoreConfig, StoreKind};
 
 /// A store as everybody sees it. Flags are the word `true`, or absent.
 #[derive(Serialize)]
@@ -38,9 +38,13 @@ pub(in crate::api) struct DetailedStore<'a> {
 }
 
 #[derive(Serialize)]
-struct Properties {
-    data_dir: String,
-    thin_provisioning: bool,
+#[serde(untagged)]
+enum Properties {
+    File {
+        data_dir: String,
+        thin_provisioning: bool,
+    },
+    Http {},
 }
 
 impl<'a> From<&'a StoreConfig> for DetailedStore<'a> {
@@ -48,10 +52,13 @@ impl<'a> From<&'a StoreConfig> for DetailedStore<'a> {
         Self {
             store: store.into(),
             r#type: store.kind.to_string(),
-            properties: Properties {
-                data_dir: store.path.display().to_string(),
-                // Runs of zeros always become holes.
-                thin_provisioning: true,
+            properties: match store.kind {
+                StoreKind::File => Properties::File {
+                    data_dir: store.path.display().to_string(),
+                    // Runs of zeros always become holes.
+                    thin_provisioning: true,
+                },
+                StoreKind::Http => Properties::Http {},
             },
             weight: store.weight,
         }

@@ -254,6 +254,7 @@ macro_rules! own {
 
 own! {
     "list images" get_images
+    "what services alone may do" service_api
     "where stores keep their bytes" stores_info_detail
     "the whole of `/v2/tasks`" tasks_api_access
     "show a task" get_task
@@ -289,6 +290,7 @@ fn check_image(rule: &'static str, ctx: &Context, image: &Image) -> Verdict {
 image! { check_image:
     "show what is visible" get_image
     "take its data; a reader may look but not take" download_image
+    "say which copy of its data to take" download_from_store
     "have its data copied to more stores" copy_image
     "see its locations inside the image" get_image_location
     "list its locations" fetch_image_location

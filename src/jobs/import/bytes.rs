@@ -1,0 +1,330 @@
+//! Getting the bytes of an import, judged and in the form they will have in the stores.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use formats::FileSource;
+use formats::inspect::Inspection;
+use futures_util::StreamExt;
+use reqwest::header::HeaderMap;
+
+use super::publish::of_store;
+use super::{ImportJob, Scratch, Source, deleted};
+use crate::catalog::staged;
+use crate::convert::{self, Plan};
+use crate::domain::{Hashes, Image};
+use crate::fetch;
+use crate::ingest::{self, Look};
+use crate::jobs::runner::{Failure, chain};
+use crate::service::Service;
+use crate::stores::{self, Store};
+
+/// How often whoever watches the task is told how far a download is.
+const REPORT: Duration = Duration::from_secs(60);
+
+/// What goes into the stores.
+pub(super) enum Bytes {
+    /// A file of ours.
+    File(Ready),
+    /// What the image's other locations hold.
+    Copy(Image),
+}
+
+/// Bytes ready to be published.
+pub(super) struct Ready {
+    path: PathBuf,
+    pub(super) size: u64,
+    pub(super) virtual_size: Option<u64>,
+    pub(super) hashes: Hashes,
+    /// The disk format they were converted to, where they were.
+    pub(super) converted_to: Option<&'static str>,
+}
+
+/// A file with the bytes as they came.
+struct Raw {
+    path: PathBuf,
+    size: u64,
+    hashes: Hashes,
+}
+
+impl ImportJob {
+    /// Gets the bytes, judges them, unpacks and converts them where that is asked for.
+    pub(super) async fn prepare(
+        &self,
+        svc: &Arc<Service>,
+        image: &Image,
+        scratch: &Scratch,
+    ) -> Result<Ready, Failure> {
+        let (raw, image) = match &self.from {
+            Source::Staged => (staged_bytes(svc, image).await?, image.clone()),
+            Source::Web { uri } => {
+                let headers = HeaderMap::new();
+                let raw = self.fetch(svc, image, uri, &headers, &scratch.fetched);
+                (raw.await?, image.clone())
+            }
+            Source::Glance {
+                endpoint,
+                image: remote,
+                token,
+            } => {
+                let url = format!("{endpoint}/v2/images/{remote}");
+                let headers = super::remote::headers(token)?;
+                let image = self.copy_metadata(svc, image, &url, &headers).await?;
+                let file = format!("{url}/file");
+                let raw = self.fetch(svc, &image, &file, &headers, &scratch.fetched);
+                (raw.await?, image)
+            }
+            // An image without data is nothing to copy.
+            Source::Copy => return Err(deleted()),
+        };
+        let converts = svc.config.import.target().is_some();
+        let look = if converts || svc.config.import.decompress {
+            Look::Whole
+        } else {
+            Look::Beginning
+        };
+        let found = describe(svc, &raw.path, look).await?;
+        let unpacks = svc.config.import.decompress
+            && !converts
+            && found.compression.is_some()
+            && image.container_format.as_deref() != Some("compressed");
+        let (raw, found) = if unpacks {
+            self.unpack(svc, &raw, &scratch.unpacked).await?
+        } else {
+            (raw, found)
+        };
+        match convert::decide(&image, &found, &svc.config)
+            .map_err(|reason| Failure::Final(reason.into()))?
+        {
+            Plan::Keep { virtual_size } => Ok(Ready {
+                path: raw.path,
+                size: raw.size,
+                virtual_size,
+                hashes: raw.hashes,
+                converted_to: None,
+            }),
+            Plan::Convert { request, target } => {
+                self.convert(svc, &raw.path, &request, target, &scratch.output)
+                    .await
+            }
+        }
+    }
+
+    /// Downloads into a file of this run.
+    async fn fetch(
+        &self,
+        svc: &Arc<Service>,
+        image: &Image,
+        url: &str,
+        headers: &HeaderMap,
+        to: &Path,
+    ) -> Result<Raw, Failure> {
+        let answer = svc.fetcher.get(url, headers).await.map_err(of_fetch)?;
+        let mut told = tokio::time::Instant::now();
+        let mut size = 0u64;
+        let (this, service) = (self.clone(), svc.clone());
+        let body = answer.body.inspect(move |piece| {
+            size += piece.as_ref().map_or(0, |p| p.len() as u64);
+            if told.elapsed() >= REPORT {
+                told = tokio::time::Instant::now();
+                this.report(&service, format!("Copied {} MiB", size >> 20));
+            }
+        });
+        let taken = ingest::take(svc, image, body.boxed(), answer.length, to).await;
+        let staged = taken.map_err(|e| match e {
+            ingest::Error::Client(e) => {
+                tracing::warn!(image.id = %image.id, error = chain(&e), "a download broke off");
+                Failure::Transient("The download broke off".into())
+            }
+            ingest::Error::SizeMismatch { expected, got } => Failure::Transient(
+                format!("The source announced {expected} bytes and sent {got}").into(),
+            ),
+            ingest::Error::TooLarge { cap } => {
+                Failure::Final(format!("The source holds more than the {cap} bytes allowed").into())
+            }
+            ingest::Error::Refused { reason } => Failure::Final(reason.into()),
+            ingest::Error::StoreFull => Failure::Final("The staging area is full".into()),
+            other => transient(other),
+        })?;
+        Ok(Raw {
+            path: to.to_owned(),
+            size: staged.size,
+            hashes: staged.hashes,
+        })
+    }
+
+    /// Takes the wrapper off, in a worker process.
+    async fn unpack(
+        &self,
+        svc: &Arc<Service>,
+        raw: &Raw,
+        to: &Path,
+    ) -> Result<(Raw, Inspection), Failure> {
+        let request = convert::unpack(&svc.config);
+        let report = |percent: u64| self.report(svc, format!("Decompressing: {percent} %"));
+        convert::supervise(svc, &request, &raw.path, to, report)
+            .await
+            .map_err(of_worker)?;
+        let found = describe(svc, to, Look::Beginning).await?;
+        let (size, hashes) = digest(svc, to, found.file_size).await?;
+        let path = to.to_owned();
+        Ok((Raw { path, size, hashes }, found))
+    }
+
+    async fn convert(
+        &self,
+        svc: &Arc<Service>,
+        from: &Path,
+        request: &convert::Request,
+        target: formats::Format,
+        to: &Path,
+    ) -> Result<Ready, Failure> {
+        let report =
+            |percent: u64| self.report(svc, format!("Converting to {target}: {percent} %"));
+        let virtual_size = convert::supervise(svc, request, from, to, report)
+            .await
+            .map_err(of_worker)?;
+        // What a worker wrote is judged like anything else that came in.
+        let written = describe(svc, to, Look::Whole).await?;
+        let is_raw = target == formats::Format::Raw;
+        if (!is_raw && written.format != target) || written.unsafe_finding().is_some() {
+            let sentence = format!(
+                "The conversion gave {} instead of a safe {target}",
+                written.format
+            );
+            return Err(Failure::Final(sentence.into()));
+        }
+        let cap = svc.config.quota.image_size_cap;
+        if written.file_size > cap {
+            let sentence = format!(
+                "The conversion gave {} bytes, more than the {cap} allowed",
+                written.file_size
+            );
+            return Err(Failure::Final(sentence.into()));
+        }
+        let (size, hashes) = digest(svc, to, written.file_size).await?;
+        Ok(Ready {
+            path: to.to_owned(),
+            size,
+            virtual_size: Some(virtual_size),
+            hashes,
+            converted_to: Some(target.name()),
+        })
+    }
+}
+
+impl Bytes {
+    /// Makes them the blob at `url`.
+    pub(super) async fn write(
+        &self,
+        svc: &Arc<Service>,
+        store: &Store,
+        url: &str,
+    ) -> Result<(), Failure> {
+        let name = &store.config.id;
+        match self {
+            Self::File(ready) => write_file(store, url, ready)
+                .await
+                .map_err(|e| of_store(name, &e)),
+            Self::Copy(image) => ingest::copy(svc, image, store, url)
+                .await
+                .map_err(|e| match e {
+                    ingest::Error::StoreUnavailable(e) => of_store(name, &e),
+                    ingest::Error::StoreFull => {
+                        Failure::Final(format!("Store {name} is full").into())
+                    }
+                    ingest::Error::NoData => {
+                        Failure::Final("The data of the image cannot be found".into())
+                    }
+                    ingest::Error::Refused { reason } => Failure::Final(reason.into()),
+                    other => transient(other),
+                }),
+        }
+    }
+}
+
+async fn staged_bytes(svc: &Arc<Service>, image: &Image) -> Result<Raw, Failure> {
+    let mut tx = svc.catalog.read().await?;
+    let staged = staged::find(&mut tx, &image.id).await?;
+    let staged = staged.ok_or_else(|| Failure::Final("Staged data is missing".into()))?;
+    Ok(Raw {
+        path: svc.staging.path(&image.id),
+        size: staged.size,
+        hashes: staged.hashes,
+    })
+}
+
+async fn describe(svc: &Arc<Service>, path: &Path, look: Look) -> Result<Inspection, Failure> {
+    let file = std::fs::File::open(path)
+        .map_err(|e| Failure::Transient(format!("opening {}: {e}", path.display()).into()))?;
+    let source = FileSource::new(file).map_err(|e| Failure::Transient(chain(&e).into()))?;
+    ingest::describe(svc, Arc::new(source), look)
+        .await
+        .map_err(transient)
+}
+
+/// Links the file into the store where it can, else copies its bytes.
+async fn write_file(store: &Store, url: &str, ready: &Ready) -> stores::Result<()> {
+    let blobs = store.blobs.clone();
+    let (path, to) = (ready.path.clone(), url.to_owned());
+    let linked = tokio::task::spawn_blocking(move || match blobs.local() {
+        Some(local) => local.link(&path, &to),
+        None => Ok(false),
+    });
+    if linked
+        .await
+        .map_err(|e| stores::Error::Io(std::io::Error::other(e)))??
+    {
+        return Ok(());
+    }
+    let file = Arc::new(std::fs::File::open(&ready.path)?);
+    let mut writer = store.blobs.begin(url).await?;
+    let mut body = stores::read_stream(file, 0..ready.size);
+    while let Some(piece) = body.next().await {
+        let written = match piece {
+            Ok(piece) => writer.write([piece].into()).await,
+            Err(e) => Err(e.into()),
+        };
+        if let Err(e) = written {
+            writer.abort().await?;
+            return Err(e);
+        }
+    }
+    writer.commit().await
+}
+
+async fn digest(svc: &Arc<Service>, path: &Path, size: u64) -> Result<(u64, Hashes), Failure> {
+    let file = std::fs::File::open(path)
+        .map_err(|e| Failure::Transient(format!("opening {}: {e}", path.display()).into()))?;
+    let body = stores::read_stream(Arc::new(file), 0..size);
+    ingest::digest(body, svc.config.import.hash_algo())
+        .await
+        .map_err(transient)
+}
+
+fn of_worker(error: convert::Error) -> Failure {
+    match error {
+        convert::Error::Image(reason) => Failure::Final(reason.into()),
+        convert::Error::Ours(reason) => Failure::Transient(reason.into()),
+    }
+}
+
+/// What clients are told of a source is that it did not answer; the log says more.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn of_fetch(error: fetch::Error) -> Failure {
+    tracing::warn!(
+        error = chain(&error),
+        "a source of an import could not be read"
+    );
+    if error.is_transient() {
+        Failure::Transient(error.to_string().into())
+    } else {
+        Failure::Final(error.to_string().into())
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn transient(error: ingest::Error) -> Failure {
+    Failure::Transient(chain(&error).into())
+}

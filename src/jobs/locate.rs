@@ -1,0 +1,264 @@
+//! An image whose bytes lie where a client says (`image-states.md` 4.6): the location is looked
+//! at, verified where that is asked for, and made the image's; digests nobody gave are computed
+//! afterwards.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::import::deleted;
+use super::runner::{Failure, Why, chain};
+use crate::catalog::{self, Tx, images, jobs, locations, tasks};
+use crate::domain::{
+    Event, HashAlgo, Hashes, Image, ImageId, Location, Status, TaskStatus, Timestamp,
+};
+use crate::ingest;
+use crate::jobs::LOCK;
+use crate::service::Service;
+use crate::stores;
+
+/// An accepted location.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LocateJob {
+    /// The image.
+    pub image_id: String,
+    /// The task that clients watch.
+    pub task_id: String,
+    /// The store that the URL belongs to.
+    pub store: String,
+    /// Where the bytes lie.
+    pub url: String,
+    /// Name and hexadecimal value of the digest the client says they have.
+    pub digest: Option<(String, String)>,
+}
+
+impl LocateJob {
+    /// Its name in the queue.
+    pub const KIND: &'static str = "location";
+
+    fn id(&self) -> Result<ImageId, Failure> {
+        let id = self.image_id.parse();
+        id.map_err(|_| Failure::Final("the job names no image".into()))
+    }
+
+    pub(super) async fn run(&self, svc: &Arc<Service>, job: &jobs::Claimed) -> Result<(), Failure> {
+        let id = self.id()?;
+        let mut tx = svc.catalog.write().await?;
+        let now = Timestamp::now();
+        tasks::progress(&mut tx, &self.task_id, TaskStatus::Processing, "", now).await?;
+        tx.commit().await?;
+        let store = svc.stores.get(&self.store).ok_or_else(|| {
+            Failure::Final(format!("Store for identifier {} not found", self.store).into())
+        })?;
+        let size = store
+            .blobs
+            .stat(&self.url)
+            .await
+            .map_err(|e| unreachable(&e))?;
+        if size == 0 {
+            return Err(Failure::Final("The location holds no data".into()));
+        }
+        let verifies = svc.config.import.do_secure_hash;
+        let hashes = match &self.digest {
+            Some((algo, value)) if verifies => Some(self.verify(svc, size, algo, value).await?),
+            Some((algo, value)) => Some(Hashes {
+                checksum: None,
+                algo: algo.clone(),
+                value: value.clone(),
+            }),
+            None => None,
+        };
+
+        let mut tx = svc.catalog.write().await?;
+        let image = images::find(&mut tx, &id).await?;
+        let image = image.filter(|i| self.is_ours(i)).ok_or_else(deleted)?;
+        let event = match image.status {
+            Status::Queued => Event::LocationAdded,
+            _ => Event::ImportDone,
+        };
+        let active = image
+            .status
+            .apply(event)
+            .map_err(|e| Failure::Final(e.to_string().into()))?;
+        let location = Location::new(&self.store, &self.url, Map::new());
+        let now = Timestamp::now();
+        locations::insert_active(&mut tx, &id, &location, now).await?;
+        let computes = verifies && hashes.is_none();
+        images::change(&mut tx, &id, image.status, |image| {
+            image.status = active;
+            image.size = Some(size);
+            image.hashes = hashes;
+            image.properties.remove(LOCK);
+        })
+        .await?;
+        if computes {
+            HashJob::enqueue(&mut tx, &id, now).await?;
+        }
+        let result = Some(json!({ "image_id": id.as_str() }).to_string());
+        let expires = now.plus_seconds(svc.config.import.task_hours * 3600);
+        let success = TaskStatus::Success;
+        tasks::end(&mut tx, &self.task_id, success, result, "", now, expires).await?;
+        jobs::finish(&mut tx, job).await?;
+        tx.commit().await?;
+        svc.wake.notify_one();
+        tracing::info!(image.id = %id, store.id = self.store, size_bytes = size, "image {id} has a location");
+        Ok(())
+    }
+
+    /// Reads all of it and holds it against what the client says.
+    async fn verify(
+        &self,
+        svc: &Service,
+        size: u64,
+        algo: &str,
+        value: &str,
+    ) -> Result<Hashes, Failure> {
+        let hashes = digest(svc, &self.store, &self.url, size, algo).await?;
+        if hashes.value == value {
+            Ok(hashes)
+        } else {
+            Err(Failure::Final(
+                format!("The {algo} of the location is not the one given").into(),
+            ))
+        }
+    }
+
+    fn is_ours(&self, image: &Image) -> bool {
+        let waits = matches!(image.status, Status::Queued | Status::Importing);
+        waits && image.properties.get(LOCK) == Some(&self.task_id)
+    }
+
+    /// The task says why, the image waits for data again.
+    pub(super) async fn fail(
+        &self,
+        svc: &Arc<Service>,
+        job: &jobs::Claimed,
+        why: &Why,
+    ) -> catalog::Result<()> {
+        let mut tx = svc.catalog.write().await?;
+        jobs::finish(&mut tx, job).await?;
+        let now = Timestamp::now();
+        let expires = now.plus_seconds(svc.config.import.task_hours * 3600);
+        let failure = TaskStatus::Failure;
+        tasks::end(
+            &mut tx,
+            &self.task_id,
+            failure,
+            None,
+            &why.text,
+            now,
+            expires,
+        )
+        .await?;
+        if let Ok(id) = self.id()
+            && let Some(image) = images::find(&mut tx, &id)
+                .await?
+                .filter(|i| self.is_ours(i))
+        {
+            images::change(&mut tx, &id, image.status, |image| {
+                if let Ok(queued) = image.status.apply(Event::ImportFailed) {
+                    image.status = queued;
+                }
+                image.properties.remove(LOCK);
+            })
+            .await?;
+        }
+        tx.commit().await
+    }
+
+    pub(super) async fn is_wanted(&self, svc: &Service) -> catalog::Result<bool> {
+        let Ok(id) = self.id() else {
+            return Ok(true);
+        };
+        let image = images::find(&mut svc.catalog.read().await?, &id).await?;
+        Ok(image.is_some_and(|image| self.is_ours(&image)))
+    }
+}
+
+/// Digests to be computed of an active image that has none.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HashJob {
+    /// The image.
+    pub image_id: String,
+}
+
+impl HashJob {
+    /// Its name in the queue.
+    pub const KIND: &'static str = "hash";
+
+    async fn enqueue(tx: &mut Tx, image: &ImageId, now: Timestamp) -> catalog::Result<()> {
+        let id = uuid::Uuid::new_v4().to_string();
+        let payload: Value = json!({ "image_id": image.as_str() });
+        jobs::enqueue(tx, &id, Self::KIND, &payload.to_string(), 0, now).await
+    }
+
+    pub(super) async fn run(&self, svc: &Arc<Service>, job: &jobs::Claimed) -> Result<(), Failure> {
+        let Some(image) = self.image(svc).await? else {
+            return Err(deleted());
+        };
+        let (Some(size), Some(location)) = (image.size, image.locations.first()) else {
+            return Err(deleted());
+        };
+        let algo = svc.config.import.hash_algo();
+        let hashes = digest(svc, &location.store, &location.url, size, algo.name()).await?;
+        let mut tx = svc.catalog.write().await?;
+        jobs::finish(&mut tx, job).await?;
+        images::change(&mut tx, &image.id, image.status, |image| {
+            image.hashes.get_or_insert(hashes);
+        })
+        .await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn image(&self, svc: &Service) -> catalog::Result<Option<Image>> {
+        let Ok(id) = self.image_id.parse() else {
+            return Ok(None);
+        };
+        let image = images::find(&mut svc.catalog.read().await?, &id).await?;
+        Ok(image.filter(|i| i.hashes.is_none() && !i.locations.is_empty()))
+    }
+
+    pub(super) async fn is_wanted(&self, svc: &Service) -> catalog::Result<bool> {
+        Ok(self.image(svc).await?.is_some())
+    }
+}
+
+/// The digests of what lies at `url`, which must be `size` bytes.
+async fn digest(
+    svc: &Service,
+    store: &str,
+    url: &str,
+    size: u64,
+    algo: &str,
+) -> Result<Hashes, Failure> {
+    let algo: HashAlgo = algo.parse().map_err(|e: String| Failure::Final(e.into()))?;
+    let store = svc
+        .stores
+        .get(store)
+        .ok_or_else(|| Failure::Final(format!("Store for identifier {store} not found").into()))?;
+    let body = store
+        .blobs
+        .open(url, 0..size)
+        .await
+        .map_err(|e| unreachable(&e))?;
+    let (got, hashes) = ingest::digest(body, algo).await.map_err(|e| {
+        tracing::warn!(error = chain(&e), "a location broke off");
+        Failure::Transient("The location broke off".into())
+    })?;
+    if got == size {
+        Ok(hashes)
+    } else {
+        Err(Failure::Final("The location has changed".into()))
+    }
+}
+
+/// What clients are told of a location is that it does not answer; the log says more.
+fn unreachable(error: &stores::Error) -> Failure {
+    tracing::warn!(error = chain(error), "a location cannot be read");
+    Failure::Final(match error {
+        stores::Error::NotFound => "The location does not exist".into(),
+        stores::Error::Foreign => "The location is not allowed".into(),
+        _ => "The location cannot be read".into(),
+    })
+}
