@@ -148,6 +148,7 @@ async fn attempt(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalo
             stopped = keep(svc, job, work) => Err(stopped),
         }
     };
+    work.tidy(svc, job).await;
     match result {
         Ok(()) => Ok(()),
         Err(Failure::Lost) => {
@@ -218,6 +219,14 @@ impl Work {
             Self::Import(work) => work.fail(svc, job, why).await,
             Self::Locate(work) => work.fail(svc, job, why).await,
             Self::Hash(_) => drop_job(svc, job).await,
+        }
+    }
+
+    /// Removes the files of a run, however it ended.
+    async fn tidy(&self, svc: &Service, job: &jobs::Claimed) {
+        match self {
+            Self::Import(work) => work.tidy(svc, job).await,
+            Self::Locate(_) | Self::Hash(_) => {}
         }
     }
 

@@ -513,3 +513,106 @@ async fn tasks_are_listed_in_pages() {
         );
     }
 }
+
+/// A service on a real port, for others to read from.
+async fn remote() -> (House, u16, tokio::task::JoinHandle<()>) {
+    let far = House::build().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let router = far.router.clone();
+    let server = tokio::spawn(async move {
+        let _ = axum::serve(listener, router).await;
+    });
+    (far, port, server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_another_service_comes_with_what_describes_it() {
+    let (far, port, server) = remote().await;
+    let h = House::with(|config| {
+        config.import.methods.push("glance-download".into());
+        config.fetch.allowed_ports = vec![port];
+        let url = format!("http://127.0.0.1:{port}/");
+        config.import.glance_regions = [("far".to_owned(), url)].into();
+    })
+    .await;
+    let body = json!({
+        "disk_format": "raw", "container_format": "bare", "hw_disk_bus": "scsi", "secret": "s",
+    });
+    let theirs = far.create(MEMBER, &body).await;
+    let queued = far.create(MEMBER, &body).await;
+    assert_eq!(far.upload(MEMBER, &theirs, &tiny()).await.status, 204);
+    let wish = |region: &str, id: &str| {
+        json!({"method": {
+            "name": "glance-download", "glance_region": region, "glance_image_id": id,
+        }})
+    };
+
+    let ours = h.create(MEMBER, &json!({"name": "ours"})).await;
+    assert_eq!(
+        import(&h, MEMBER, &ours, &wish("near", &theirs))
+            .await
+            .status,
+        400
+    );
+    assert_eq!(
+        import(&h, MEMBER, &ours, &wish("far", "x")).await.status,
+        400
+    );
+    assert_eq!(
+        import(&h, MEMBER, &ours, &wish("far", &theirs))
+            .await
+            .status,
+        202
+    );
+    let image = h.settled(&ours).await;
+    assert_eq!(image["status"], "active", "{image}");
+    for (key, value) in [
+        ("name", "ours"),
+        ("disk_format", "raw"),
+        ("hw_disk_bus", "scsi"),
+    ] {
+        assert_eq!(image[key], value);
+    }
+    assert!(image.get("secret").is_none());
+    assert!(data(&h, &ours).await == tiny());
+    // The caller's token is for the job alone.
+    let tasks = h.get(MEMBER, &format!("/v2/images/{ours}/tasks")).await;
+    assert!(!tasks.text().contains(MEMBER));
+
+    // What is not there, not ready, or not theirs to read is not imported.
+    let absent = "99999999-9999-4999-8999-999999999999";
+    for (token, id, why) in [
+        (MEMBER, &*queued, "queued and not active"),
+        (MEMBER, absent, "answered 404"),
+        (STRANGER, &theirs, "answered 404"),
+    ] {
+        let ours = h.create(token, &json!({})).await;
+        assert_eq!(import(&h, token, &ours, &wish("far", id)).await.status, 202);
+        assert_eq!(h.settled(&ours).await["status"], "queued");
+        let tasks = h.get(ADMIN, &format!("/v2/images/{ours}/tasks")).await;
+        assert!(tasks.text().contains(why), "{}", tasks.text());
+    }
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_image_stops_its_download_which_leaves_nothing() {
+    let h = House::build().await;
+    let id = queued(&h, "raw").await;
+    let body = json!({"method": {"name": "web-download", "uri": h.web.url("stuck")}});
+    assert_eq!(import(&h, MEMBER, &id, &body).await.status, 202);
+    let tasks = format!("/v2/images/{id}/tasks");
+    let tasks = h
+        .until(&tasks, |tasks| tasks["tasks"][0]["status"] == "processing")
+        .await;
+    let image = format!("/v2/images/{id}");
+    assert_eq!(
+        h.send(MEMBER, "DELETE", &image, &[], None).await.status,
+        204
+    );
+    let task = format!("/v2/tasks/{}", tasks["tasks"][0]["id"].as_str().unwrap());
+    let task = h.until(&task, |task| task["status"] == "failure").await;
+    assert_eq!(task["message"], "Image was deleted while it was imported");
+    assert_eq!(files(&h), [""; 0]);
+}

@@ -64,6 +64,13 @@ async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response<Body> {
             let half = &data[..data.len() / 2];
             broken(&headers, half, data.len())
         }
+        // Sends a little and then nothing more.
+        "stuck" => {
+            let piece = Ok::<_, std::convert::Infallible>(Bytes::from(vec![1; 1 << 16]));
+            let first = futures_util::stream::once(async { piece });
+            let pieces = futures_util::StreamExt::chain(first, futures_util::stream::pending());
+            answer.body(Body::from_stream(pieces))
+        }
         "endless" => {
             let piece = Bytes::from(vec![1; 1 << 16]);
             let pieces = futures_util::stream::repeat_with(move || {

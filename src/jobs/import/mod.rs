@@ -103,25 +103,24 @@ impl ImportJob {
             return Err(deleted());
         };
 
-        let scratch = Scratch {
-            fetched: svc.staging.fetched(&id, job.fence),
-            unpacked: svc.staging.unpacked(&id, job.fence),
-            output: svc.staging.output(&id, job.fence),
+        let bytes = match image.status {
+            Status::Importing => {
+                let scratch = Scratch::of(svc, &id, job);
+                Bytes::File(self.prepare(svc, &image, &scratch).await?)
+            }
+            _ => Bytes::Copy(image.clone()),
         };
-        let result = async {
-            let bytes = match image.status {
-                Status::Importing => Bytes::File(self.prepare(svc, &image, &scratch).await?),
-                _ => Bytes::Copy(image.clone()),
-            };
-            let (image, bytes) = (Arc::new(image), Arc::new(bytes));
-            self.publish(svc, job, &image, &bytes).await
-        };
-        let result = result.await;
-        scratch.remove().await;
-        if result.is_ok() {
-            remove(svc.staging.path(&id)).await;
+        let (image, bytes) = (Arc::new(image), Arc::new(bytes));
+        self.publish(svc, job, &image, &bytes).await?;
+        remove(svc.staging.path(&id)).await;
+        Ok(())
+    }
+
+    /// Removes the files of a run, however it ended.
+    pub(super) async fn tidy(&self, svc: &Service, job: &jobs::Claimed) {
+        if let Ok(id) = self.id() {
+            Scratch::of(svc, &id, job).remove().await;
         }
-        result
     }
 
     /// Whether the image still waits for this job.
@@ -251,8 +250,18 @@ struct Scratch {
 }
 
 impl Scratch {
+    fn of(svc: &Service, id: &ImageId, job: &jobs::Claimed) -> Self {
+        Self {
+            fetched: svc.staging.fetched(id, job.fence),
+            unpacked: svc.staging.unpacked(id, job.fence),
+            output: svc.staging.output(id, job.fence),
+        }
+    }
+
     async fn remove(self) {
-        for path in [self.fetched, self.unpacked, self.output] {
+        // A download that was stopped still has its temporary name.
+        let part = self.fetched.with_added_extension("part");
+        for path in [part, self.fetched, self.unpacked, self.output] {
             remove(path).await;
         }
     }
