@@ -10,8 +10,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, images};
 use crate::config::Config;
+use crate::domain::{ImageId, Timestamp};
 use crate::service::Service;
 
 /// How long requests under way may take to end after a signal.
@@ -129,6 +130,19 @@ pub async fn db_sync(place: &Place) -> anyhow::Result<i64> {
 /// When the catalog cannot be opened.
 pub async fn db_version(place: &Place) -> anyhow::Result<(Option<i64>, i64)> {
     Ok(open_catalog(place).await?.version().await?)
+}
+
+/// Takes back the deletion of an image whose data is still there; answers whether it was. The
+/// service may run meanwhile.
+///
+/// # Errors
+/// When the catalog cannot be opened or changed.
+pub async fn restore_image(place: &Place, id: &ImageId) -> anyhow::Result<bool> {
+    let catalog = open_catalog(place).await?;
+    let mut tx = catalog.write().await?;
+    let is_back = images::restore(&mut tx, id, Timestamp::now()).await?;
+    tx.commit().await?;
+    Ok(is_back)
 }
 
 /// The catalog, for the commands that look after it.

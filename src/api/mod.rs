@@ -20,6 +20,7 @@ mod json;
 mod locations;
 pub mod metadefs;
 mod middleware;
+mod openapi;
 mod patch;
 mod properties;
 mod python;

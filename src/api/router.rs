@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{self, MethodRouter};
 
@@ -12,7 +12,7 @@ use super::error::Failure;
 use super::v2::{
     actions, cache, data, images, import, info, locations, members, metadefs, schemas, tags, tasks,
 };
-use super::{cors, health, middleware, versions};
+use super::{cors, health, json, middleware, openapi, versions};
 use crate::auth::Identity;
 use crate::service::Service;
 
@@ -114,8 +114,10 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
         .at("/v2/schemas/members", At::new().get(schemas::members))
         .at("/v2/schemas/task", At::new().get(schemas::task))
         .at("/v2/schemas/tasks", At::new().get(schemas::tasks));
-    let v2 = metadefs(v2)
-        .0
+    let Table { router, routes } = metadefs(v2);
+    let document = json::to_string(&openapi::document(&routes, &svc.config.formats));
+    let document = bytes::Bytes::from(document);
+    let v2 = router
         .fallback(async || Failure::of(StatusCode::NOT_FOUND))
         .layer(from_fn_with_state(
             (svc.clone(), Arc::new(identity)),
@@ -124,6 +126,13 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
         .with_state(svc.clone());
     Router::new()
         .route("/healthcheck", routing::get(health::check))
+        .route(
+            "/openapi.json",
+            routing::get(async move || {
+                let kind = [(header::CONTENT_TYPE, "application/json")];
+                (kind, document.clone())
+            }),
+        )
         .with_state(svc.clone())
         .fallback_service(v2)
         .layer(from_fn_with_state(svc.clone(), versions::negotiate))
@@ -236,12 +245,24 @@ fn metadefs(table: Table) -> Table {
         )
 }
 
+/// A path, and the verbs it takes.
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    pub(super) verbs: Vec<&'static str>,
+}
+
 #[derive(Default)]
-struct Table(Router<Shared>);
+struct Table {
+    router: Router<Shared>,
+    routes: Vec<Route>,
+}
 
 impl Table {
-    fn at(self, path: &str, at: At) -> Self {
-        Self(self.0.route(path, at.finish()))
+    fn at(mut self, path: &'static str, at: At) -> Self {
+        let verbs = at.allow.clone();
+        self.routes.push(Route { path, verbs });
+        self.router = self.router.route(path, at.finish());
+        self
     }
 }
 

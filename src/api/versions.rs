@@ -69,7 +69,7 @@ pub(super) async fn negotiate(
     }
     let path = req.uri().path();
     match path {
-        "/healthcheck" => return next.run(req).await,
+        "/healthcheck" | "/openapi.json" => return next.run(req).await,
         "/versions" | "/versions/" => return page(&svc, req.headers(), StatusCode::OK),
         _ => {}
     }

@@ -33,6 +33,12 @@ pub enum DbCommand {
     Sync,
     /// Print the version of the schema
     Version,
+    /// Take back the deletion of an image whose data is still there ([delete] delayed)
+    RestoreImage {
+        /// The image's id
+        #[arg(value_name = "ID")]
+        id: String,
+    },
     /// Load metadata definitions, the stock ones or your own
     LoadMetadefs {
         /// Folder with a .json file for each namespace
@@ -83,6 +89,14 @@ pub(super) fn run(args: &DbArgs) -> anyhow::Result<Exit> {
         DbCommand::Version => {
             let (applied, newest) = runtime.block_on(server::db_version(&place))?;
             output::json(&Version { applied, newest })?;
+        }
+        DbCommand::RestoreImage { id } => {
+            let id = id
+                .parse()
+                .map_err(|_| anyhow::anyhow!("{id} is no image id"))?;
+            let is_back = runtime.block_on(server::restore_image(&place, &id))?;
+            anyhow::ensure!(is_back, "no image {id} waits for its data to be removed");
+            output::talk(format_args!("image {id} is active again"));
         }
         DbCommand::LoadMetadefs { dir, replace, .. } => {
             let now = Timestamp::now();

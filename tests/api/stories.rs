@@ -508,3 +508,29 @@ async fn a_file_takes_the_service_out_of_service() {
     assert_eq!(reply.status, 200);
     assert_eq!(reply.json()["reasons"], json!(["OK"]));
 }
+
+#[tokio::test]
+async fn the_openapi_document_names_every_route() {
+    let h = house().await;
+    let reply = h.get("", "/openapi.json").await;
+    assert_eq!(reply.status, 200);
+    let document = reply.json();
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() > 50, "{}", paths.len());
+    let mut ids = std::collections::BTreeSet::new();
+    for (path, operations) in paths {
+        // What it says is taken is taken: nothing is answered 405 but what never is.
+        for (verb, operation) in operations.as_object().unwrap() {
+            let target = path.replace(['{', '}'], "");
+            let verb = verb.to_ascii_uppercase();
+            let reply = h.send(ADMIN, &verb, &target, &[], None).await;
+            let never = operation["responses"].as_object().unwrap().len() == 1;
+            assert_eq!(reply.status == 405, never, "{verb} {path}");
+            assert_ne!(reply.status, 500, "{verb} {path}");
+            assert!(
+                ids.insert(operation["operationId"].to_string()),
+                "{verb} {path}"
+            );
+        }
+    }
+}

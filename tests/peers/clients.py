@@ -384,8 +384,8 @@ class SeveralStores(Peers):
 
     def test_the_web_by_the_other_client(self):
         image = self.create("from the web")
-        self.openstack("import", "--method", "web-download", "--uri", self.web.url("disk.raw"),
-                       "--store", "slow", image)
+        self.openstack("import", image, "--method", "web-download", "--uri", self.web.url("disk.raw"),
+                       "--store", "slow")
         self.wait_active(image)
         self.wait_for(image, stores="slow")
         self.assert_downloads(image)
@@ -405,6 +405,28 @@ class SeveralStores(Peers):
             back = self.path(f"{image}.raw")
             self.glance("image-download", "--file", back, image)
             self.assert_same_bytes(self.raw, back)
+
+
+class OpenApi(Peers):
+    """Requests made up from our own description of the API, always the same ones."""
+
+    CONFIG = """
+        [api]
+        show_multiple_locations = true
+        """
+
+    def test_nothing_makes_the_service_fail(self):
+        image = self.openstack("create", "--file", self.raw, "--disk-format", "raw", "--protected", "there",
+                               json_out=True)["id"]
+        done = subprocess.run(
+            [VENV / "bin/st", "run", f"{self.server.url}/openapi.json", "--checks", "not_a_server_error",
+             "--phases", "fuzzing", "--max-examples", "12", "--seed", "1", "--no-shrink",
+             "--continue-on-failure", "--generation-database", "none", "--no-color",
+             "--request-timeout", "20"],
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "openapi_hooks", "GLINT_IMAGE": image,
+                 "PYTHONPATH": str(Path(__file__).resolve().parent)},
+            cwd=self.room.name, capture_output=True, text=True, timeout=240)
+        self.assertEqual(done.returncode, 0, f"{done.stdout[-6000:]}{done.stderr[-2000:]}\n{self.server.said()[-2000:]}")
 
 
 class Metadefs(Peers):
