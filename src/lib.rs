@@ -8,6 +8,7 @@ pub mod config;
 pub mod convert;
 pub mod domain;
 pub mod fetch;
+pub mod glance;
 pub mod ingest;
 pub mod jobs;
 pub mod metadefs;

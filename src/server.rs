@@ -10,10 +10,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api;
-use crate::catalog::{Catalog, images};
+use crate::catalog::glance::Glance;
+use crate::catalog::{Catalog, Version, images, purge};
 use crate::config::Config;
 use crate::domain::{ImageId, Timestamp};
-use crate::service::Service;
+use crate::fetch::Fetcher;
+use crate::glance::{self, Report};
+use crate::service::{self, Service};
+use crate::stores::Stores;
 
 /// How long requests under way may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -39,10 +43,11 @@ impl Place {
             (None, None) => bail!("neither HOME nor XDG_DATA_HOME is set: say --data DIR"),
         };
         let data = std::path::absolute(data).context("finding the data folder")?;
-        Ok(match &self.config {
+        let config = match &self.config {
             None => Config::embedded(data),
             Some(path) => Config::load(path, data)?,
-        })
+        };
+        Ok(config.with_environment())
     }
 }
 
@@ -121,14 +126,14 @@ async fn signalled() -> anyhow::Result<&'static str> {
 pub async fn db_sync(place: &Place) -> anyhow::Result<i64> {
     let catalog = open_catalog(place).await?;
     catalog.sync().await?;
-    Ok(catalog.version().await?.1)
+    Ok(catalog.version().await?.newest)
 }
 
-/// The schema version applied, and the newest known.
+/// Where the schema stands.
 ///
 /// # Errors
 /// When the catalog cannot be opened.
-pub async fn db_version(place: &Place) -> anyhow::Result<(Option<i64>, i64)> {
+pub async fn db_version(place: &Place) -> anyhow::Result<Version> {
     Ok(open_catalog(place).await?.version().await?)
 }
 
@@ -145,16 +150,63 @@ pub async fn restore_image(place: &Place, id: &ImageId) -> anyhow::Result<bool> 
     Ok(is_back)
 }
 
+/// Forgets what was deleted more than `age_days` days ago, at most `max_images`, all but the ids;
+/// answers how many images. Harmless while the service runs.
+///
+/// # Errors
+/// When the catalog cannot be opened or fails; what was purged until then stays purged.
+pub async fn db_purge(
+    place: &Place,
+    age_days: u32,
+    max_images: Option<u64>,
+) -> anyhow::Result<u64> {
+    /// Images a transaction: others wait for no longer than these take.
+    const BATCH: u64 = 500;
+    let catalog = open_catalog(place).await?;
+    let before = Timestamp::now().plus_seconds(-i64::from(age_days) * 24 * 3600);
+    let mut left = max_images.unwrap_or(u64::MAX);
+    let mut purged = 0;
+    while left > 0 {
+        let batch = left.min(BATCH) as u32;
+        let mut tx = catalog.write().await?;
+        let done = purge::deleted_images(&mut tx, before, batch).await?;
+        tx.commit().await?;
+        purged += done;
+        left -= done.min(left);
+        if done == 0 {
+            break;
+        }
+    }
+    Ok(purged)
+}
+
+/// Moves what the Glance database at `url` knows into the catalog, which is synced first; says what
+/// was moved.
+///
+/// # Errors
+/// When a database or a store cannot be opened or fails; what was moved until then stays.
+pub async fn db_import_glance(place: &Place, url: &str, dry_run: bool) -> anyhow::Result<Report> {
+    let config = place.config()?;
+    let catalog = open_catalog(place).await?;
+    catalog.sync().await?;
+    let fetcher = Fetcher::new(&config.fetch);
+    let stores = Stores::open(&config.stores, &fetcher).context("opening the stores")?;
+    let theirs = Glance::open(url)
+        .await
+        .context("opening Glance's database")?;
+    glance::move_from(&theirs, &catalog, &stores, dry_run).await
+}
+
 /// The catalog, for the commands that look after it.
 ///
 /// # Errors
 /// When it cannot be opened.
 pub async fn open_catalog(place: &Place) -> anyhow::Result<Catalog> {
-    let dir = place.config()?.data_dir;
-    std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    Catalog::open_sqlite(&dir.join("glint.db"))
-        .await
-        .with_context(|| format!("opening the catalog in {}", dir.display()))
+    let config = place.config()?;
+    config.validate()?;
+    let dir = &config.data_dir;
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    service::open_catalog(&config).await
 }
 
 /// Logs to standard error: `GLINT_LOG` says how much (`info`, `glint=debug`, …).

@@ -1,9 +1,11 @@
 //! The service put together: what `glint serve` starts, and the tests too.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 use formats::Limits;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -11,12 +13,12 @@ use tokio::task::JoinSet;
 use crate::auth::Identity;
 use crate::auth::policy::{self, Policies};
 use crate::catalog::Catalog;
-use crate::config::{Config, Faults};
+use crate::config::{CatalogPlace, Config, Faults};
 use crate::domain::{ImageId, Location};
 use crate::fetch::Fetcher;
 use crate::ingest::Staging;
 use crate::jobs;
-use crate::stores::{Store, Stores};
+use crate::stores::{Store, Stores, sync_dir};
 
 /// Everything a request or a job needs.
 pub struct Service {
@@ -34,19 +36,21 @@ pub struct Service {
     pub fetcher: Fetcher,
     /// Where bytes wait for an import.
     pub staging: Staging,
-    /// Wakes a worker when a job was queued here.
+    /// Wakes a worker when a job was queued.
     pub wake: Notify,
-    /// The embedded catalog has one owner: held for as long as we run.
+    /// Our name among the processes of a shared catalog: what is staged here only we can import.
+    pub host: Option<String>,
+    /// The data folder (staging, an embedded catalog) has one owner: held for as long as we run.
     _lock: File,
 }
 
 impl Service {
-    /// Opens catalog, stores and staging, brings the schema up to date, and clears up what a
-    /// crash left behind.
+    /// Opens catalog, stores and staging, and clears up what a crash left behind. The embedded
+    /// catalog's schema is brought up to date; a server's is its operator's to change.
     ///
     /// # Errors
-    /// When the configuration is faulty, another process owns the data, or something cannot be
-    /// opened.
+    /// When the configuration is faulty, another process owns the data, something cannot be
+    /// opened, or a server's schema is older than this program needs.
     pub async fn build(config: Config) -> anyhow::Result<Arc<Self>> {
         config.validate()?;
         let auth = &config.auth;
@@ -57,7 +61,7 @@ impl Service {
         }
         let identity = Identity::from_config(auth).map_err(|e| Faults(vec![e]))?;
         let dir = &config.data_dir;
-        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         let lock = File::create(dir.join("lock")).context("opening the lock file")?;
         lock.try_lock().with_context(|| {
             format!(
@@ -65,13 +69,25 @@ impl Service {
                 dir.display()
             )
         })?;
-        let catalog = Catalog::open_sqlite(&dir.join("glint.db"))
-            .await
-            .with_context(|| format!("opening the catalog in {}", dir.display()))?;
-        catalog.sync().await?;
+        let catalog = open_catalog(&config).await?;
+        if catalog.is_shared() {
+            let version = catalog.version().await.context("looking at the schema")?;
+            ensure!(
+                version.missing.is_empty(),
+                "the catalog's schema is at version {}, this program needs {}: run glint db sync",
+                version.applied.unwrap_or(0),
+                version.newest
+            );
+        } else {
+            catalog.sync().await?;
+        }
         let fetcher = Fetcher::new(&config.fetch);
         let stores = Stores::open(&config.stores, &fetcher).context("opening the stores")?;
         let staging = Staging::open(&dir.join("staging")).context("opening the staging area")?;
+        let host = match catalog.is_shared() {
+            true => Some(host(dir).context("naming this process")?),
+            false => None,
+        };
         let service = Arc::new(Self {
             config,
             identity,
@@ -81,6 +97,7 @@ impl Service {
             fetcher,
             staging,
             wake: Notify::new(),
+            host,
             _lock: lock,
         });
         jobs::recover(&service)
@@ -97,6 +114,8 @@ impl Service {
             tasks.spawn(jobs::work(self.clone(), n));
         }
         tasks.spawn(jobs::sweep(self.clone()));
+        let svc = self.clone();
+        tasks.spawn(async move { svc.catalog.hear_of_jobs(|| svc.wake.notify_one()).await });
         tasks
     }
 
@@ -123,5 +142,37 @@ impl Service {
         let mut location = Location::new(&store.config.id, "", serde_json::Map::new());
         location.url = store.blobs.url(&format!("{image}.{}", &location.id[..8]));
         location
+    }
+}
+
+/// The name of whoever owns the data in `dir`, for as long as there is data in it.
+fn host(dir: &Path) -> io::Result<String> {
+    let path = dir.join("host");
+    match fs::read_to_string(&path) {
+        Ok(name) if !name.is_empty() => return Ok(name),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let name = uuid::Uuid::new_v4().to_string();
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(name.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(&path)?;
+    sync_dir(dir)?;
+    Ok(name)
+}
+
+/// Opens the catalog a valid configuration names; its schema may be of any age.
+pub(crate) async fn open_catalog(config: &Config) -> anyhow::Result<Catalog> {
+    match config.catalog.place(&config.data_dir) {
+        Some(CatalogPlace::Embedded(path)) => Catalog::open_sqlite(&path)
+            .await
+            .with_context(|| format!("opening the catalog {}", path.display())),
+        Some(CatalogPlace::Server(url)) => {
+            Catalog::open_server(url.reveal(), config.catalog.connections)
+                .await
+                .context("connecting to the catalog's database")
+        }
+        None => bail!("catalog.url names no database"),
     }
 }

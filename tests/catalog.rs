@@ -1,26 +1,57 @@
 //! The catalog on the databases it runs on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use glint::catalog::{
     Catalog, Column, Direction, Error, Filter, ListQuery, MemberFilter, NumberColumn, Op, SortKey,
-    TimeColumn, Viewer, VisibilityFilter, images, jobs, locations, staged,
+    TimeColumn, Tx, Viewer, VisibilityFilter, images, jobs, locations, members, purge, staged,
 };
-use glint::domain::{Hashes, Image, ImageId, Location, Status, Timestamp, Visibility};
+use glint::domain::{
+    Hashes, Image, ImageId, Location, MemberStatus, Status, Timestamp, Visibility,
+};
+
+mod support;
+
+use support::database::{Database, Kind, on_every_database};
+
+on_every_database!(
+    crate::scratch:
+    an_image_comes_back_as_it_went_in,
+    an_id_is_never_given_out_twice,
+    a_status_is_compared_before_it_is_set,
+    pages_follow_each_other_in_every_order,
+    filters_match_what_they_say,
+    nobody_is_shown_what_is_not_theirs,
+    a_job_is_held_by_one_worker_at_a_time,
+    locations_go_from_intent_to_fact_to_doom,
+    staging_is_seen_when_it_is_complete,
+    syncing_again_changes_nothing,
+    text_is_compared_by_its_bytes,
+    a_job_is_left_to_its_host,
+    a_purge_forgets_all_but_the_ids,
+    two_that_wait_for_each_other_both_get_through,
+    pages_are_what_an_oracle_says,
+);
 
 struct Scratch {
     catalog: Catalog,
-    _dir: tempfile::TempDir,
+    _database: Database,
 }
 
-async fn scratch() -> Scratch {
-    let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open_sqlite(&dir.path().join("glint.db"))
-        .await
-        .unwrap();
+async fn scratch(kind: Kind) -> Option<Scratch> {
+    let database = Database::new(kind).await?;
+    let catalog = match database.url.strip_prefix("sqlite:") {
+        Some(path) => Catalog::open_sqlite(path.as_ref()).await.unwrap(),
+        None => Catalog::open_server(&database.url, 4).await.unwrap(),
+    };
+    let before = catalog.version().await.unwrap();
+    assert_eq!(before.applied, None);
+    assert!(!before.missing.is_empty());
     catalog.sync().await.unwrap();
-    catalog.sync().await.unwrap();
-    Scratch { catalog, _dir: dir }
+    Some(Scratch {
+        catalog,
+        _database: database,
+    })
 }
 
 fn image(n: i64) -> Image {
@@ -59,9 +90,7 @@ fn everything() -> ListQuery {
     }
 }
 
-#[tokio::test]
-async fn an_image_comes_back_as_it_went_in() {
-    let s = scratch().await;
+async fn an_image_comes_back_as_it_went_in(s: Scratch) {
     let mut all = image(1);
     all.name = Some("ünïcode".into());
     all.visibility = Visibility::Community;
@@ -85,9 +114,7 @@ async fn an_image_comes_back_as_it_went_in() {
     assert_eq!(images::find(&mut tx, &all.id).await.unwrap(), Some(all));
 }
 
-#[tokio::test]
-async fn an_id_is_never_given_out_twice() {
-    let s = scratch().await;
+async fn an_id_is_never_given_out_twice(s: Scratch) {
     let one = image(1);
     insert(&s.catalog, &one).await;
     let mut tx = s.catalog.write().await.unwrap();
@@ -103,9 +130,7 @@ async fn an_id_is_never_given_out_twice() {
     ));
 }
 
-#[tokio::test]
-async fn a_status_is_compared_before_it_is_set() {
-    let s = scratch().await;
+async fn a_status_is_compared_before_it_is_set(s: Scratch) {
     let mut one = image(1);
     insert(&s.catalog, &one).await;
     one.status = Status::Saving;
@@ -115,9 +140,7 @@ async fn a_status_is_compared_before_it_is_set() {
     assert!(matches!(again, Err(Error::Conflict(_))), "{again:?}");
 }
 
-#[tokio::test]
-async fn pages_follow_each_other_in_every_order() {
-    let s = scratch().await;
+async fn pages_follow_each_other_in_every_order(s: Scratch) {
     for n in 0..40i64 {
         let mut i = image(n / 3);
         i.name = [None, Some("a"), Some("b")][(n % 3) as usize].map(Into::into);
@@ -181,9 +204,7 @@ async fn pages_follow_each_other_in_every_order() {
     );
 }
 
-#[tokio::test]
-async fn filters_match_what_they_say() {
-    let s = scratch().await;
+async fn filters_match_what_they_say(s: Scratch) {
     let mut one = image(10);
     one.name = Some("one".into());
     one.size = Some(100);
@@ -255,9 +276,7 @@ async fn filters_match_what_they_say() {
     }
 }
 
-#[tokio::test]
-async fn nobody_is_shown_what_is_not_theirs() {
-    let s = scratch().await;
+async fn nobody_is_shown_what_is_not_theirs(s: Scratch) {
     for owner in [Some("p"), Some("q"), None] {
         for visibility in [
             Visibility::Public,
@@ -319,35 +338,49 @@ async fn nobody_is_shown_what_is_not_theirs() {
     );
 }
 
-#[tokio::test]
-async fn a_job_is_held_by_one_worker_at_a_time() {
-    let s = scratch().await;
+async fn a_job_is_held_by_one_worker_at_a_time(s: Scratch) {
     let t = |n| Timestamp(n);
     let mut tx = s.catalog.write().await.unwrap();
     jobs::enqueue(&mut tx, "j", "import", "{}", 0, t(0))
         .await
         .unwrap();
-    let first = jobs::claim(&mut tx, t(1), t(10)).await.unwrap().unwrap();
-    assert_eq!(jobs::claim(&mut tx, t(2), t(10)).await.unwrap(), None);
+    let first = jobs::claim(&mut tx, None, t(1), t(10))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(jobs::claim(&mut tx, None, t(2), t(10)).await.unwrap(), None);
     jobs::heartbeat(&mut tx, &first, t(20)).await.unwrap();
-    assert_eq!(jobs::claim(&mut tx, t(15), t(30)).await.unwrap(), None);
+    assert_eq!(
+        jobs::claim(&mut tx, None, t(15), t(30)).await.unwrap(),
+        None
+    );
     // The first worker dies; the second takes over, and the first must not finish any more.
-    let second = jobs::claim(&mut tx, t(21), t(40)).await.unwrap().unwrap();
+    let second = jobs::claim(&mut tx, None, t(21), t(40))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((second.fence, second.attempts), (2, 2));
     assert!(matches!(
         jobs::finish(&mut tx, &first).await,
         Err(Error::Conflict(_))
     ));
     jobs::retry(&mut tx, &second, "later", t(50)).await.unwrap();
-    assert_eq!(jobs::claim(&mut tx, t(49), t(60)).await.unwrap(), None);
-    let third = jobs::claim(&mut tx, t(50), t(60)).await.unwrap().unwrap();
+    assert_eq!(
+        jobs::claim(&mut tx, None, t(49), t(60)).await.unwrap(),
+        None
+    );
+    let third = jobs::claim(&mut tx, None, t(50), t(60))
+        .await
+        .unwrap()
+        .unwrap();
     jobs::finish(&mut tx, &third).await.unwrap();
-    assert_eq!(jobs::claim(&mut tx, t(100), t(200)).await.unwrap(), None);
+    assert_eq!(
+        jobs::claim(&mut tx, None, t(100), t(200)).await.unwrap(),
+        None
+    );
 }
 
-#[tokio::test]
-async fn locations_go_from_intent_to_fact_to_doom() {
-    let s = scratch().await;
+async fn locations_go_from_intent_to_fact_to_doom(s: Scratch) {
     let one = image(1);
     insert(&s.catalog, &one).await;
     let location = Location {
@@ -393,9 +426,7 @@ async fn locations_go_from_intent_to_fact_to_doom() {
     assert!(locations::doomed(&mut tx, 9).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn staging_is_seen_when_it_is_complete() {
-    let s = scratch().await;
+async fn staging_is_seen_when_it_is_complete(s: Scratch) {
     let one = image(1);
     insert(&s.catalog, &one).await;
     let mut tx = s.catalog.write().await.unwrap();
@@ -428,14 +459,350 @@ async fn staging_is_seen_when_it_is_complete() {
     assert!(staged::complete(&mut tx, &one.id, &whole).await.is_err());
 }
 
-#[tokio::test]
-async fn a_new_catalog_has_no_version_until_it_is_synced() {
-    let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open_sqlite(&dir.path().join("glint.db"))
+async fn syncing_again_changes_nothing(s: Scratch) {
+    let version = s.catalog.version().await.unwrap();
+    assert_eq!(version.applied, Some(version.newest));
+    assert!(version.missing.is_empty());
+    s.catalog.sync().await.unwrap();
+    assert_eq!(s.catalog.version().await.unwrap(), version);
+}
+
+async fn text_is_compared_by_its_bytes(s: Scratch) {
+    let names = [
+        "",
+        " ",
+        "A",
+        "A ",
+        "Z",
+        "a",
+        "a\u{301}",
+        "\u{e4}",
+        "\u{ffff}",
+        "\u{1f980}",
+    ];
+    let mut tagged = image(0);
+    tagged.tags = names.iter().map(|&n| n.to_owned()).collect();
+    insert(&s.catalog, &tagged).await;
+    let mut tx = s.catalog.read().await.unwrap();
+    assert_eq!(
+        images::find(&mut tx, &tagged.id).await.unwrap(),
+        Some(tagged)
+    );
+    drop(tx);
+    for name in names {
+        let mut i = image(1);
+        i.name = Some(name.into());
+        insert(&s.catalog, &i).await;
+        let query = ListQuery {
+            filters: vec![Filter::In(Column::Name, vec![name.into()])],
+            ..everything()
+        };
+        assert_eq!(list(&s.catalog, &query).await, [i], "{name:?}");
+    }
+    let sorted = ListQuery {
+        sort: vec![(SortKey::Name, Direction::Asc)],
+        ..everything()
+    };
+    let found = list(&s.catalog, &sorted).await;
+    let found: Vec<_> = found.iter().filter_map(|i| i.name.as_deref()).collect();
+    assert_eq!(found, names);
+}
+
+async fn a_job_is_left_to_its_host(s: Scratch) {
+    let mut tx = s.catalog.write().await.unwrap();
+    jobs::enqueue(&mut tx, "j", "import", "{}", 0, Timestamp(0))
         .await
         .unwrap();
-    let (applied, known) = catalog.version().await.unwrap();
-    assert_eq!(applied, None);
-    catalog.sync().await.unwrap();
-    assert_eq!(catalog.version().await.unwrap(), (Some(known), known));
+    jobs::leave_to(&mut tx, "j", "here").await.unwrap();
+    for (host, finds) in [(None, false), (Some("there"), false), (Some("here"), true)] {
+        let found = jobs::claim(&mut tx, host, Timestamp(1), Timestamp(9))
+            .await
+            .unwrap();
+        assert_eq!(found.is_some(), finds, "{host:?}");
+    }
+}
+
+async fn a_purge_forgets_all_but_the_ids(s: Scratch) {
+    let mut all: Vec<_> = (0..4).map(image).collect();
+    for (n, one) in all.iter_mut().enumerate() {
+        one.name = Some("secret".into());
+        one.tags = vec!["t".into()];
+        insert(&s.catalog, one).await;
+        if n > 0 {
+            let mut tx = s.catalog.write().await.unwrap();
+            let at = Timestamp(n as i64 * 100);
+            images::delete(&mut tx, one, Status::Queued, at)
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+        }
+    }
+    // One whose bytes still wait for the sweep.
+    let mut location = Location::new("file", "file:///x", serde_json::Map::new());
+    location.id = "l".into();
+    let mut tx = s.catalog.write().await.unwrap();
+    locations::insert_pending(&mut tx, &all[1].id, &location, Timestamp(0), Timestamp(0))
+        .await
+        .unwrap();
+    let purge = async |tx: &mut Tx, before| {
+        purge::deleted_images(tx, Timestamp(before), 10)
+            .await
+            .unwrap()
+    };
+    assert_eq!(
+        purge(&mut tx, 300).await,
+        1,
+        "the second; the third is too young"
+    );
+    assert_eq!(purge(&mut tx, 300).await, 0);
+    locations::doom_all(&mut tx, &all[1].id).await.unwrap();
+    locations::forget(&mut tx, "l").await.unwrap();
+    assert_eq!(purge(&mut tx, 301).await, 2);
+    tx.commit().await.unwrap();
+    for one in &all {
+        let mut tx = s.catalog.write().await.unwrap();
+        let again = images::insert(&mut tx, one).await;
+        assert!(matches!(again, Err(Error::Conflict(_))), "{again:?}");
+    }
+    assert_eq!(list(&s.catalog, &everything()).await, all[..1]);
+}
+
+async fn two_that_wait_for_each_other_both_get_through(s: Scratch) {
+    if !s.catalog.is_shared() {
+        // One writer waits for nobody.
+        return;
+    }
+    let (a, b) = (image(1), image(2));
+    insert(&s.catalog, &a).await;
+    insert(&s.catalog, &b).await;
+    let held = std::sync::Arc::new(tokio::sync::Barrier::new(2));
+    let run = |first: ImageId, second: ImageId| {
+        let (catalog, held) = (s.catalog.clone(), held.clone());
+        async move {
+            let mut tx = catalog.write().await?;
+            let mut image = images::find(&mut tx, &first).await?.unwrap();
+            held.wait().await;
+            images::find(&mut tx, &second).await?.unwrap();
+            image.name = Some(format!("with {second}"));
+            images::update(&mut tx, &image, Status::Queued).await?;
+            tx.commit().await
+        }
+    };
+    let (one, two) = tokio::join!(
+        run(a.id.clone(), b.id.clone()),
+        run(b.id.clone(), a.id.clone())
+    );
+    // The one that was undone went on only if what it had read was still so.
+    assert!(one.is_ok() || two.is_ok(), "{one:?} {two:?}");
+    for (done, of, with) in [(one, &a, &b), (two, &b, &a)] {
+        let mut tx = s.catalog.read().await.unwrap();
+        let found = images::find(&mut tx, &of.id).await.unwrap().unwrap();
+        match done {
+            Ok(()) => assert_eq!(found.name, Some(format!("with {}", with.id))),
+            Err(Error::Contended(_)) => assert_eq!(found.name, None),
+            Err(e) => panic!("{e:?}"),
+        }
+    }
+}
+
+/// The same numbers every time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+
+    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.roll(of.len())].clone()
+    }
+}
+
+const STATUSES: [MemberStatus; 3] = [
+    MemberStatus::Pending,
+    MemberStatus::Accepted,
+    MemberStatus::Rejected,
+];
+
+/// Which project an image is shared with, by the image's id.
+type Shared = HashMap<String, (&'static str, MemberStatus)>;
+
+const VISIBILITIES: [Visibility; 4] = [
+    Visibility::Public,
+    Visibility::Private,
+    Visibility::Shared,
+    Visibility::Community,
+];
+
+async fn pages_are_what_an_oracle_says(s: Scratch) {
+    let mut dice = Dice(11);
+    let (mut all, mut shared) = (Vec::new(), Shared::new());
+    for n in 0..70 {
+        let mut i = image(n / 4);
+        i.owner = dice.pick(&[Some("p"), Some("q"), None]).map(Into::into);
+        i.visibility = dice.pick(&VISIBILITIES);
+        i.hidden = dice.roll(8) == 0;
+        i.protected = dice.roll(3) == 0;
+        i.name = dice.pick(&[None, Some("a"), Some("b")]).map(Into::into);
+        i.disk_format = dice
+            .pick(&[None, Some("raw"), Some("qcow2")])
+            .map(Into::into);
+        i.size = dice.pick(&[None, Some(1), Some(2)]);
+        i.updated_at = Timestamp(dice.roll(5) as i64);
+        i.tags = dice.pick(&[vec![], vec!["t".to_owned()]]);
+        if dice.roll(2) == 0 {
+            i.properties
+                .insert("k".into(), dice.pick(&["v", "w"]).into());
+        }
+        insert(&s.catalog, &i).await;
+        if dice.roll(2) == 0 {
+            let (project, status) = (dice.pick(&["p", "q"]), dice.pick(&STATUSES));
+            let mut tx = s.catalog.write().await.unwrap();
+            members::insert(&mut tx, &i.id, project, Timestamp(0))
+                .await
+                .unwrap();
+            members::set_status(&mut tx, &i.id, project, status, Timestamp(0))
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+            shared.insert(i.id.to_string(), (project, status));
+        }
+        all.push(i);
+    }
+    for _ in 0..300 {
+        let query = question(&mut dice, &all);
+        let found = list(&s.catalog, &query).await;
+        let want = oracle(&query, &all, &shared);
+        let ids = |images: &[Image]| images.iter().map(|i| i.id.to_string()).collect::<Vec<_>>();
+        assert_eq!(ids(&found), ids(&want), "{query:?}");
+    }
+}
+
+fn question(dice: &mut Dice, all: &[Image]) -> ListQuery {
+    const KEYS: [SortKey; 7] = [
+        SortKey::Name,
+        SortKey::Status,
+        SortKey::DiskFormat,
+        SortKey::Size,
+        SortKey::Id,
+        SortKey::CreatedAt,
+        SortKey::UpdatedAt,
+    ];
+    let directions = [Direction::Asc, Direction::Desc];
+    let mut sort = Vec::new();
+    for _ in 0..dice.roll(3) {
+        let key = dice.pick(&KEYS);
+        if !sort.iter().any(|(k, _)| *k == key) {
+            sort.push((key, dice.pick(&directions)));
+        }
+    }
+    let mut filters = Vec::new();
+    if dice.roll(2) == 0 {
+        filters.push(match dice.roll(8) {
+            0 => Filter::In(Column::Name, vec!["a".into()]),
+            1 => Filter::In(Column::Owner, vec!["q".into()]),
+            2 => Filter::In(Column::DiskFormat, vec!["raw".into(), "qcow2".into()]),
+            3 => Filter::Number(NumberColumn::Size, Op::Gte, 2),
+            4 => Filter::Protected(true),
+            5 => Filter::Tag("t".into()),
+            6 => Filter::Property("k".into(), "v".into()),
+            _ => Filter::In(Column::Id, vec![dice.pick(all).id.to_string()]),
+        });
+    }
+    ListQuery {
+        viewer: Viewer {
+            project: dice.pick(&[Some("p"), Some("q"), None]).map(Into::into),
+            is_admin: dice.roll(3) == 0,
+        },
+        visibility: match dice.roll(3) {
+            0 => VisibilityFilter::Default,
+            1 => VisibilityFilter::All,
+            _ => VisibilityFilter::Only(dice.pick(&VISIBILITIES)),
+        },
+        members: match dice.roll(2) {
+            0 => MemberFilter::All,
+            _ => MemberFilter::Only(dice.pick(&STATUSES)),
+        },
+        hidden: dice.roll(6) == 0,
+        filters,
+        sort,
+        marker: (dice.roll(2) == 0).then(|| dice.pick(all)),
+        limit: dice.pick(&[1, 5, 100]),
+    }
+}
+
+fn oracle(query: &ListQuery, all: &[Image], shared: &Shared) -> Vec<Image> {
+    let mut keys = query.sort.clone();
+    let last = keys.last().map_or(Direction::Desc, |(_, d)| *d);
+    keys.extend([(SortKey::CreatedAt, last), (SortKey::Id, last)]);
+    let order = |a: &Image, b: &Image| {
+        let compare = |key| match key {
+            SortKey::Name => a.name.cmp(&b.name),
+            SortKey::Status => a.status.name().cmp(b.status.name()),
+            SortKey::ContainerFormat => a.container_format.cmp(&b.container_format),
+            SortKey::DiskFormat => a.disk_format.cmp(&b.disk_format),
+            SortKey::Size => a.size.cmp(&b.size),
+            SortKey::Id => a.id.cmp(&b.id),
+            SortKey::CreatedAt => a.created_at.cmp(&b.created_at),
+            SortKey::UpdatedAt => a.updated_at.cmp(&b.updated_at),
+        };
+        keys.iter()
+            .map(|(key, direction)| match direction {
+                Direction::Asc => compare(*key),
+                Direction::Desc => compare(*key).reverse(),
+            })
+            .find(|o| o.is_ne())
+            .unwrap_or(std::cmp::Ordering::Equal)
+    };
+    let mut found: Vec<_> = all
+        .iter()
+        .filter(|i| i.hidden == query.hidden && sees(query, i, shared) && matches(query, i))
+        .filter(|i| query.marker.as_ref().is_none_or(|m| order(i, m).is_gt()))
+        .cloned()
+        .collect();
+    found.sort_by(order);
+    found.truncate(query.limit as usize);
+    found
+}
+
+fn sees(query: &ListQuery, image: &Image, shared: &Shared) -> bool {
+    let owns = image.owner.is_some() && image.owner == query.viewer.project;
+    let open = matches!(image.visibility, Visibility::Public | Visibility::Community);
+    let is_member = shared
+        .get(image.id.as_str())
+        .is_some_and(|(project, status)| {
+            image.visibility == Visibility::Shared
+                && query.viewer.project.as_deref() == Some(project)
+                && match query.members {
+                    MemberFilter::All => true,
+                    MemberFilter::Only(only) => *status == only,
+                }
+        });
+    let may = query.viewer.is_admin || open || owns || image.owner.is_none() || is_member;
+    may && match query.visibility {
+        VisibilityFilter::All => true,
+        VisibilityFilter::Default => image.visibility != Visibility::Community || owns,
+        VisibilityFilter::Only(v) => image.visibility == v,
+    }
+}
+
+fn matches(query: &ListQuery, image: &Image) -> bool {
+    let is = |value: &Option<String>, of: &[String]| value.as_ref().is_some_and(|v| of.contains(v));
+    query.filters.iter().all(|filter| match filter {
+        Filter::In(Column::Name, of) => is(&image.name, of),
+        Filter::In(Column::Owner, of) => is(&image.owner, of),
+        Filter::In(Column::DiskFormat, of) => is(&image.disk_format, of),
+        Filter::In(Column::Id, of) => of.contains(&image.id.to_string()),
+        Filter::Number(NumberColumn::Size, Op::Gte, n) => {
+            image.size.is_some_and(|s| s as i64 >= *n)
+        }
+        Filter::Protected(flag) => image.protected == *flag,
+        Filter::Tag(tag) => image.tags.contains(tag),
+        Filter::Property(name, value) => image.properties.get(name) == Some(value),
+        other => panic!("the oracle knows nothing of {other:?}"),
+    })
 }

@@ -5,7 +5,7 @@
 //! `Accept` header prefers JSON, plain text when it wants neither.
 
 use axum::body::Body;
-use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hyper::ext::ReasonPhrase;
@@ -14,6 +14,9 @@ use serde_json::json;
 use super::json;
 use crate::auth::policy::Denied;
 use crate::{catalog, ingest};
+
+/// When a client may ask again while the catalog's database is away.
+const RETRY_AFTER_SECONDS: &str = "5";
 
 /// An answer that says what went wrong.
 #[derive(Clone, Debug)]
@@ -367,9 +370,9 @@ impl From<catalog::Error> for Failure {
                 StatusCode::CONFLICT,
                 format!("{what} was changed by another request meanwhile."),
             ),
-            catalog::Error::Unavailable(_) => {
+            catalog::Error::Unavailable(_) | catalog::Error::Contended(_) => {
                 tracing::warn!(%error, cause, "the catalog is not available");
-                Self::of(StatusCode::SERVICE_UNAVAILABLE)
+                Self::of(StatusCode::SERVICE_UNAVAILABLE).with(RETRY_AFTER, RETRY_AFTER_SECONDS)
             }
             _ => {
                 tracing::error!(%error, cause, "a request failed on the catalog");

@@ -1,7 +1,7 @@
 //! Images, with their tags and properties. Locations are added on the way out; they are written
 //! by their own module.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::conn::{Arg, Row, args, marks, size_arg};
 use super::{Error, Result, Tx};
@@ -16,12 +16,15 @@ pub(super) const COLUMNS: &str = "id, name, status, visibility, protected, hidde
      container_format, disk_format, min_ram, min_disk, size, virtual_size, checksum, hash_algo, \
      hash_value, created_at, updated_at";
 
-/// The image with this id, unless it is deleted.
+/// The image with this id, unless it is deleted. A transaction that writes locks its row first
+/// of all rows of the image, so that two which change the same image wait for each other and
+/// neither undoes what the other did.
 ///
 /// # Errors
 /// When the database fails or the row is corrupt.
 pub async fn find(tx: &mut Tx, id: &ImageId) -> Result<Option<Image>> {
-    let sql = format!("SELECT {COLUMNS} FROM images WHERE id = ? AND deleted_at IS NULL");
+    let lock = tx.for_update();
+    let sql = format!("SELECT {COLUMNS} FROM images WHERE id = ? AND deleted_at IS NULL{lock}");
     let rows = tx.all(sql, args![id.as_str()]).await?;
     Ok(load(tx, rows).await?.pop())
 }
@@ -211,6 +214,17 @@ pub async fn restore(tx: &mut Tx, id: &ImageId, now: Timestamp) -> Result<bool> 
         )
         .await?;
     Ok(changed == 1)
+}
+
+/// Those of `ids` that are or were in use.
+///
+/// # Errors
+/// When the database fails.
+pub async fn taken(tx: &mut Tx, ids: &[ImageId]) -> Result<HashSet<ImageId>> {
+    let sql = format!("SELECT id FROM images WHERE id IN ({})", marks(ids.len()));
+    let args = ids.iter().map(|id| id.as_str().into()).collect();
+    let rows = tx.all(sql, args).await?;
+    rows.iter().map(|row| row.parse(TABLE, "id")).collect()
 }
 
 /// Ids of images with `status`, for sweeping.

@@ -40,22 +40,39 @@ pub async fn enqueue(
         args![id, kind, payload, priority, now.0, now.0],
     )
     .await?;
-    Ok(())
+    tx.tell_of_job().await
 }
 
-/// Claims the most urgent job that is due and held by nobody.
+/// Leaves a job to the process called `host`, which has what it needs.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn claim(tx: &mut Tx, now: Timestamp, lease_until: Timestamp) -> Result<Option<Claimed>> {
+pub async fn leave_to(tx: &mut Tx, id: &str, host: &str) -> Result<()> {
+    tx.run("UPDATE jobs SET host = ? WHERE id = ?", args![host, id])
+        .await?;
+    Ok(())
+}
+
+/// Claims the most urgent job that is due, held by nobody, and anybody's or left to `host`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn claim(
+    tx: &mut Tx,
+    host: Option<&str>,
+    now: Timestamp,
+    lease_until: Timestamp,
+) -> Result<Option<Claimed>> {
+    let lock = tx.for_update_of_free_rows();
     let row = tx
         .first(
             format!(
                 "SELECT {COLUMNS} FROM jobs WHERE run_at <= ? \
                  AND (lease_until IS NULL OR lease_until < ?) \
-                 ORDER BY priority DESC, run_at, id LIMIT 1"
+                 AND (host IS NULL OR host = ?) \
+                 ORDER BY priority DESC, run_at, id LIMIT 1{lock}"
             ),
-            args![now.0, now.0],
+            args![now.0, now.0, host.map(str::to_owned)],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };

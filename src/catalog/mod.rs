@@ -1,18 +1,21 @@
 //! The catalog: what is known of images, in SQL. Plain functions over a transaction, one small
-//! module an entity; `conn` is the only file that knows which database it is.
+//! module an entity; `conn` is the only one that knows which database it is. How to add a table:
+//! `migrations/README.md`.
 
 mod conn;
+pub mod glance;
 pub mod images;
 pub mod jobs;
 mod list;
 pub mod locations;
 pub mod members;
 pub mod metadefs;
+pub mod purge;
 pub mod query;
 pub mod staged;
 pub mod tasks;
 
-pub use conn::{Catalog, Tx};
+pub use conn::{Catalog, Tx, Version};
 pub use query::{
     Column, Direction, Filter, ListQuery, MemberFilter, NumberColumn, Op, SortKey, TaskKey,
     TaskQuery, TimeColumn, Viewer, VisibilityFilter,
@@ -27,6 +30,9 @@ pub enum Error {
     /// The database is away or overloaded: try again later.
     #[error("the catalog cannot be reached")]
     Unavailable(#[source] sqlx::Error),
+    /// Another transaction was in the way and this one was undone: try again at once.
+    #[error("the catalog is busy")]
+    Contended(#[source] sqlx::Error),
     /// A row holds what cannot be.
     #[error("{table}.{column} of {id} holds what it never should")]
     Corrupt {
@@ -47,19 +53,3 @@ pub enum Error {
 
 /// A result with the catalog's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => {
-                Self::Unavailable(error)
-            }
-            sqlx::Error::Database(e) if e.is_unique_violation() => Self::Conflict("the row".into()),
-            // SQLITE_BUSY and SQLITE_LOCKED, after the busy timeout has run out.
-            sqlx::Error::Database(e) if matches!(e.code().as_deref(), Some("5" | "6" | "517")) => {
-                Self::Unavailable(error)
-            }
-            _ => Self::Sql(error),
-        }
-    }
-}

@@ -28,6 +28,33 @@ pub async fn insert(tx: &mut Tx, image: &ImageId, lease_until: Timestamp) -> Res
     Ok(())
 }
 
+/// Notes in whose staging area the bytes are.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lies_at(tx: &mut Tx, image: &ImageId, host: &str) -> Result<()> {
+    tx.run(
+        "UPDATE staged SET host = ? WHERE image_id = ?",
+        args![host, image.as_str()],
+    )
+    .await?;
+    Ok(())
+}
+
+/// In whose staging area the bytes are; `None` where that is everybody's, or nothing is staged.
+///
+/// # Errors
+/// When the database fails.
+pub async fn host(tx: &mut Tx, image: &ImageId) -> Result<Option<String>> {
+    let row = tx
+        .first(
+            "SELECT image_id AS id, host FROM staged WHERE image_id = ?",
+            args![image.as_str()],
+        )
+        .await?;
+    row.map_or(Ok(None), |row| row.opt_text(TABLE, "host"))
+}
+
 /// Notes that the staged bytes are complete and durable.
 ///
 /// # Errors
@@ -114,6 +141,20 @@ pub async fn delete(tx: &mut Tx, image: &ImageId) -> Result<()> {
     Ok(())
 }
 
+/// Forgets a staging that was broken off, if it still is; answers whether.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_expired(tx: &mut Tx, image: &ImageId, now: Timestamp) -> Result<bool> {
+    let changed = tx
+        .run(
+            "DELETE FROM staged WHERE image_id = ? AND complete = 0 AND lease_until < ?",
+            args![image.as_str(), now.0],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
 /// Images whose staging was broken off: incomplete, with a lease that ended before `now`.
 ///
 /// # Errors
@@ -129,12 +170,14 @@ pub async fn expired(tx: &mut Tx, now: Timestamp) -> Result<Vec<ImageId>> {
     .collect()
 }
 
-/// Every image that has something staged, complete or not.
+/// Every image that has something staged here, complete or not: in the area of `host`, or in one
+/// that is everybody's.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn all(tx: &mut Tx) -> Result<Vec<ImageId>> {
-    tx.all("SELECT image_id AS id FROM staged", vec![])
+pub async fn all(tx: &mut Tx, host: Option<&str>) -> Result<Vec<ImageId>> {
+    let sql = "SELECT image_id AS id FROM staged WHERE host IS NULL OR host = ?";
+    tx.all(sql, args![host.map(str::to_owned)])
         .await?
         .iter()
         .map(|row| row.parse(TABLE, "id"))

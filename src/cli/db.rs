@@ -73,6 +73,27 @@ pub enum DbCommand {
         #[arg(long = "namespace", value_name = "NAMESPACE")]
         namespaces: Vec<String>,
     },
+    /// Tell whether the schema is up to date, by the exit code: 0 it is, 1 it needs `db sync`
+    Check,
+    /// Move from Glance: read its database; the images' data stays where it lies
+    ImportGlance {
+        /// sqlite:FILE, mysql://… or mysql+pymysql://…, as in Glance's configuration
+        #[arg(value_name = "URL", env = "GLINT_GLANCE_URL", hide_env_values = true)]
+        url: String,
+
+        /// Tell what would be moved, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Forget images deleted long ago, all but their ids, which are never given out again
+    Purge {
+        /// How long ago they must have been deleted
+        #[arg(long, value_name = "N", default_value_t = 30)]
+        age_days: u32,
+        /// How many at most
+        #[arg(long, value_name = "N")]
+        max_rows: Option<u64>,
+    },
 }
 
 pub(super) fn run(args: &DbArgs) -> anyhow::Result<Exit> {
@@ -87,8 +108,30 @@ pub(super) fn run(args: &DbArgs) -> anyhow::Result<Exit> {
             output::talk(format_args!("the catalog is at version {version}"));
         }
         DbCommand::Version => {
-            let (applied, newest) = runtime.block_on(server::db_version(&place))?;
-            output::json(&Version { applied, newest })?;
+            let version = runtime.block_on(server::db_version(&place))?;
+            output::json(&Version {
+                applied: version.applied,
+                newest: version.newest,
+            })?;
+        }
+        DbCommand::Check => {
+            let version = runtime.block_on(server::db_version(&place))?;
+            if !version.missing.is_empty() {
+                output::talk(format_args!(
+                    "the schema is not up to date, run glint db sync: it lacks {:?}",
+                    version.missing
+                ));
+                return Ok(Exit::Image);
+            }
+            output::talk(format_args!("the schema is up to date"));
+        }
+        DbCommand::Purge { age_days, max_rows } => {
+            let purged = runtime.block_on(server::db_purge(&place, *age_days, *max_rows))?;
+            output::json(&Purged { images: purged })?;
+        }
+        DbCommand::ImportGlance { url, dry_run } => {
+            let report = runtime.block_on(server::db_import_glance(&place, url, *dry_run))?;
+            output::json(&report)?;
         }
         DbCommand::RestoreImage { id } => {
             let id = id
@@ -138,4 +181,11 @@ struct Version {
     applied: Option<i64>,
     /// The newest this program knows.
     newest: i64,
+}
+
+/// What `glint db purge` prints.
+#[derive(Serialize)]
+struct Purged {
+    /// Images forgotten.
+    images: u64,
 }

@@ -14,7 +14,7 @@ use super::signals::Ended;
 pub enum Exit {
     /// Nothing to complain about.
     Fine = 0,
-    /// The image is at fault: unreadable, refused, unsafe.
+    /// The image is at fault: unreadable, refused, unsafe. Or a schema: older than this program.
     Image = 1,
     /// The request or this program is: usage, a file that is not there, a full disk.
     Ours = 2,

@@ -1,8 +1,11 @@
-//! Configuration: a TOML file, then flags. Validated whole at start, all faults reported at once.
+//! Configuration: a TOML file, then the environment, then flags. Validated whole at start, all faults
+//! reported at once.
 
 mod auth;
+mod catalog;
 mod cors;
 mod fetch;
+mod secret;
 mod stores;
 
 use std::net::SocketAddr;
@@ -12,8 +15,10 @@ use formats::{CreateOptions, Format};
 use serde::Deserialize;
 
 pub use auth::{Auth, AuthMode};
+pub use catalog::{Catalog, CatalogPlace};
 pub use cors::Cors;
 pub use fetch::Fetch;
+pub use secret::Secret;
 pub use stores::{StoreConfig, StoreKind};
 
 use crate::domain::HashAlgo;
@@ -28,6 +33,8 @@ pub struct Config {
     pub api: Api,
     /// Pages of other origins.
     pub cors: Cors,
+    /// Which database.
+    pub catalog: Catalog,
     /// Who may do what.
     pub auth: Auth,
     /// Bounds for clients.
@@ -278,6 +285,13 @@ impl Config {
         Ok(config.with_default_store())
     }
 
+    /// Takes what the environment says instead.
+    #[must_use]
+    pub fn with_environment(mut self) -> Self {
+        self.catalog.take_environment();
+        self
+    }
+
     fn with_default_store(mut self) -> Self {
         if self.stores.is_empty() {
             self.stores
@@ -330,6 +344,7 @@ impl Config {
         if self.api.limit_max == 0 {
             faults.push("api.limit_max is 0, allowed 1 and above".into());
         }
+        self.catalog.validate(&self.data_dir, &mut faults);
         stores::validate(&self.stores, &mut faults);
         if faults.is_empty() {
             Ok(())

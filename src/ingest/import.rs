@@ -90,6 +90,9 @@ pub async fn import(
         inject: request.inject,
     };
     enqueue(&mut tx, &task, ImportJob::KIND, &job).await?;
+    if let Some(host) = staged::host(&mut tx, image).await? {
+        jobs::leave_to(&mut tx, &task.id, &host).await?;
+    }
     tx.commit().await?;
     svc.wake.notify_one();
     Ok(())

@@ -46,6 +46,21 @@ impl Staging {
         self.0.join(format!("{image}.{fence}.raw"))
     }
 
+    /// The images that have staged bytes here, whole or not.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub fn images(&self) -> io::Result<Vec<ImageId>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let name = entry?.file_name();
+            let name = name.to_string_lossy();
+            let id = name.strip_suffix(".part").unwrap_or(&name);
+            found.extend(id.parse::<ImageId>());
+        }
+        Ok(found)
+    }
+
     /// A file without a name: gone when it is closed.
     ///
     /// # Errors

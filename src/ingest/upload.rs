@@ -201,6 +201,9 @@ pub async fn stage(
     let mut tx = svc.catalog.write().await?;
     let image = begin(&mut tx, image, Event::StageStarted).await?;
     staged::insert(&mut tx, &image.id, Lease::until()).await?;
+    if let Some(host) = &svc.host {
+        staged::lies_at(&mut tx, &image.id, host).await?;
+    }
     tx.commit().await?;
 
     let lease = Lease::keep(svc, Kept::Staged(image.id.clone()));

@@ -100,7 +100,8 @@ pub async fn work(svc: Arc<Service>, n: usize) {
         let claimed = async {
             let now = Timestamp::now();
             let mut tx = svc.catalog.write().await?;
-            let job = jobs::claim(&mut tx, now, now.plus_seconds(LEASE_SECONDS)).await?;
+            let until = now.plus_seconds(LEASE_SECONDS);
+            let job = jobs::claim(&mut tx, svc.host.as_deref(), now, until).await?;
             tx.commit().await?;
             Ok::<_, catalog::Error>(job)
         };

@@ -22,16 +22,21 @@ pub async fn sweep(svc: Arc<Service>) {
     }
 }
 
-/// At start, when nobody else can be at work on our data: every lease is dead.
+/// At start. Nobody else can be at work on an embedded catalog: every lease is dead. On a shared
+/// one others may be, and leases tell who died.
 pub(crate) async fn recover(svc: &Arc<Service>) -> anyhow::Result<()> {
-    let mut tx = svc.catalog.write().await?;
-    let freed = jobs::release_all(&mut tx).await?;
-    tx.commit().await?;
-    let everything = Leases::AllDead;
-    once(svc, Timestamp::now(), everything).await?;
+    let mut freed = 0;
+    if svc.catalog.is_shared() {
+        once(svc, Timestamp::now(), Leases::Living).await?;
+    } else {
+        let mut tx = svc.catalog.write().await?;
+        freed = jobs::release_all(&mut tx).await?;
+        tx.commit().await?;
+        once(svc, Timestamp::now(), Leases::AllDead).await?;
+    }
 
     let mut tx = svc.catalog.read().await?;
-    let keep = staged::all(&mut tx).await?;
+    let keep = staged::all(&mut tx, svc.host.as_deref()).await?;
     drop(tx);
     let staging = svc.staging.clone();
     let removed = tokio::task::spawn_blocking(move || staging.sweep(&keep)).await??;
@@ -70,34 +75,82 @@ async fn once(svc: &Arc<Service>, today: Timestamp, leases: Leases) -> catalog::
     };
     let mut tx = svc.catalog.write().await?;
     locations::doom_expired(&mut tx, now).await?;
-    for id in images::ids_with_status(&mut tx, Status::Saving).await? {
-        if !locations::is_being_written(&mut tx, &id, now).await? {
-            put_back(&mut tx, &id, Status::Saving, Event::UploadFailed).await?;
-        }
-    }
-    let broken_off = staged::expired(&mut tx, now).await?;
-    for id in &broken_off {
-        staged::delete(&mut tx, id).await?;
-        put_back(&mut tx, id, Status::Uploading, Event::StageFailed).await?;
-    }
     tasks::purge(&mut tx, today).await?;
-    // Before the images are queued again: what is staged next has the same name.
-    for id in broken_off {
-        let path = svc.staging.path(&id);
-        for path in [path.with_added_extension("part"), path] {
-            if let Err(e) = tokio::task::spawn_blocking(move || Staging::remove(&path))
-                .await
-                .map_err(std::io::Error::other)
-                .flatten()
-            {
-                tracing::warn!(image.id = %id, error = %e, "staged bytes could not be removed");
-            }
-        }
-    }
     tx.commit().await?;
+
+    let mut tx = svc.catalog.read().await?;
+    let saving = images::ids_with_status(&mut tx, Status::Saving).await?;
+    let broken_off = staged::expired(&mut tx, now).await?;
+    drop(tx);
+    for id in saving {
+        end_upload(svc, &id, now).await?;
+    }
+    for id in broken_off {
+        end_staging(svc, &id, now).await?;
+    }
     scrub(svc, today).await?;
     sweep_doomed(svc).await;
+    if svc.catalog.is_shared() {
+        sweep_staging(svc).await?;
+    }
+    svc.catalog.tend().await
+}
+
+/// Puts back an image whose upload died, if it still has: with its row locked nobody begins another.
+async fn end_upload(svc: &Service, id: &ImageId, now: Timestamp) -> catalog::Result<()> {
+    let mut tx = svc.catalog.write().await?;
+    images::find(&mut tx, id).await?;
+    if !locations::is_being_written(&mut tx, id, now).await? {
+        put_back(&mut tx, id, Status::Saving, Event::UploadFailed).await?;
+    }
+    tx.commit().await
+}
+
+/// The same for what was being staged.
+async fn end_staging(svc: &Service, id: &ImageId, now: Timestamp) -> catalog::Result<()> {
+    let mut tx = svc.catalog.write().await?;
+    images::find(&mut tx, id).await?;
+    if staged::delete_expired(&mut tx, id, now).await? {
+        put_back(&mut tx, id, Status::Uploading, Event::StageFailed).await?;
+        // Before the image is queued again: what is staged next has the same name.
+        remove_staged(svc, id).await;
+    }
+    tx.commit().await
+}
+
+/// Removes what lies in our staging area of images that others have deleted or put back.
+async fn sweep_staging(svc: &Service) -> catalog::Result<()> {
+    let staging = svc.staging.clone();
+    let found = tokio::task::spawn_blocking(move || staging.images()).await;
+    let found = match found.map_err(std::io::Error::other).flatten() {
+        Ok(found) => found,
+        Err(e) => {
+            tracing::warn!(error = %e, "the staging area could not be listed");
+            return Ok(());
+        }
+    };
+    for id in found {
+        let mut tx = svc.catalog.write().await?;
+        // Locked, so that nobody stages anew meanwhile.
+        images::find(&mut tx, &id).await?;
+        if !staged::all(&mut tx, svc.host.as_deref())
+            .await?
+            .contains(&id)
+        {
+            remove_staged(svc, &id).await;
+        }
+    }
     Ok(())
+}
+
+async fn remove_staged(svc: &Service, id: &ImageId) {
+    let path = svc.staging.path(id);
+    for path in [path.with_added_extension("part"), path] {
+        let removed = tokio::task::spawn_blocking(move || Staging::remove(&path)).await;
+        if let Err(e) = removed.map_err(std::io::Error::other).flatten() {
+            tracing::warn!(image.id = %id, error = %e, "staged bytes could not be removed");
+        }
+    }
 }
 
 /// Dooms the data of images whose deletion was delayed for long enough.

@@ -42,6 +42,11 @@ impl Stores {
             .map(Self)
     }
 
+    /// All of them, in the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = &Store> {
+        self.0.iter()
+    }
+
     /// The store called `id`.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Store> {

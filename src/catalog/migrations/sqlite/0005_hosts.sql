@@ -1,0 +1,4 @@
+-- On a catalog that several processes share: whose staging area the bytes are in, and who alone can
+-- do the job for that reason. NULL: anybody's.
+ALTER TABLE staged ADD COLUMN host TEXT;
+ALTER TABLE jobs ADD COLUMN host TEXT;
