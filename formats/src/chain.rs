@@ -4,18 +4,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::check_range;
+use crate::inspect::{self, Allowance};
 use crate::{
-    Disk, Error, Extent, ExtentKind, Format, GuestOffset, MAX_EXTENTS, OpenOptions, Result,
+    Disk, Error, Extent, ExtentKind, Format, GuestOffset, MAX_EXTENTS, OpenOptions, Result, Source,
     guest_len, push_extent,
 };
 
 /// Images a chain may have; also what ends a loop.
 pub(crate) const MAX_CHAIN: u32 = 16;
 
-/// The options to open the image beneath with, one step further down, as `format`.
+/// The options to open the image beneath with, one step further down, as `format`. It is judged
+/// as the one on top was; the names in it are requests to `granted.resolver`.
 ///
 /// # Errors
-/// `Refused` when the chain is longer than [`MAX_CHAIN`].
+/// `Refused` when the chain is longer than [`MAX_CHAIN`], and when that image is unsafe;
+/// `Malformed` when it is of another format.
 pub(crate) fn beneath(
     by: Format,
     format: Format,
@@ -30,6 +33,7 @@ pub(crate) fn beneath(
             format!("is longer than {MAX_CHAIN} images"),
         ));
     }
+    judge_beneath(by, format, granted.source.as_ref(), options)?;
     Ok(OpenOptions {
         format: Some(format),
         limits: options.limits.clone(),
@@ -38,6 +42,34 @@ pub(crate) fn beneath(
         snapshot: None,
         depth,
     })
+}
+
+/// Judges the image beneath. A raw one is bytes that a guest may have written: it is taken as it
+/// is, and never asked what it looks like.
+fn judge_beneath(
+    by: Format,
+    format: Format,
+    source: &dyn Source,
+    options: &OpenOptions,
+) -> Result<()> {
+    if format == Format::Raw {
+        return Ok(());
+    }
+    let found = inspect::inspect(source, &options.limits)?;
+    if found.format != format {
+        let found = found.format;
+        let message = format!("the image beneath is {found}, not {format} as it is said to be");
+        return Err(Error::malformed(by, "chain", message));
+    }
+    // Whether it may read other files is its resolver's to say, and readers ask for passphrases.
+    match found.refusal(Allowance::ALL) {
+        None => Ok(()),
+        Some(finding) => Err(Error::refused(
+            format,
+            finding.place.clone(),
+            format!("the image beneath is unsafe: {}", finding.message),
+        )),
+    }
 }
 
 /// A disk on top of another. Where `top` says `Unallocated` the guest sees `bottom`, and zeros
@@ -92,6 +124,10 @@ impl Disk for Overlay {
 
     fn unit(&self) -> u64 {
         self.top.unit()
+    }
+
+    fn stack(&self) -> Option<[&dyn Disk; 2]> {
+        Some([self.top.as_ref(), self.bottom.as_ref()])
     }
 
     fn extents(&self, range: Range<GuestOffset>, out: &mut Vec<Extent>) -> Result<()> {

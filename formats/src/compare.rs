@@ -125,7 +125,7 @@ impl Side<'_> {
     /// Whether bytes are stored at `at`, and how far that holds; past the end nothing is.
     fn state(&mut self, at: GuestOffset) -> Result<(bool, GuestOffset)> {
         while self.now.as_ref().is_none_or(|e| e.range.end <= at) {
-            self.now = self.walk.next()?;
+            self.now = self.walk.next()?.map(|mapped| mapped.extent);
             if self.now.is_none() {
                 return Ok((false, GuestOffset(u64::MAX)));
             }

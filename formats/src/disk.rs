@@ -30,6 +30,12 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// `Usage` when the range reaches past the virtual size, else what reading met.
     fn read_at(&self, buf: &mut [u8], at: GuestOffset) -> Result<()>;
+
+    /// The two disks that this one is, where one lies on top of another: what the upper one
+    /// leaves unallocated is the lower one's, and past the end of that nobody's.
+    fn stack(&self) -> Option<[&dyn Disk; 2]> {
+        None
+    }
 }
 
 /// Checks that `len` bytes from `at` lie inside a disk of `virtual_size` bytes.

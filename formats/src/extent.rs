@@ -113,7 +113,7 @@ pub(crate) fn push_stored(
     Ok(at)
 }
 
-fn continues(last: &Extent, next: &Extent) -> bool {
+pub(crate) fn continues(last: &Extent, next: &Extent) -> bool {
     match (last.kind, next.kind) {
         (ExtentKind::Data { host: Some(a) }, ExtentKind::Data { host: Some(b) }) => {
             a.checked_add(guest_len(&last.range)) == Some(b)

@@ -4,8 +4,8 @@
 //!
 //! | format | recognised | read | written |
 //! | --- | --- | --- | --- |
-//! | raw (MBR, GPT; kernels, ramdisks, file systems) | yes | yes | sparse |
-//! | qcow2 v2, v3 | yes | yes, snapshots by name; others beneath where granted | all but encryption |
+//! | raw (MBR, GPT; kernels, ramdisks, file systems) | yes | yes | sparse, preallocated |
+//! | qcow2 v2, v3 | yes | yes, snapshots by name; others beneath where granted; LUKS with a passphrase | with LUKS, too |
 //! | vmdk | yes | monolithicSparse, streamOptimized; others and delta links where extent files and parents are granted | monolithicSparse, streamOptimized, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat |
 //! | vhd, vhdx, vdi | yes | yes; differencing where the parent is granted | fixed, dynamic |
 //! | iso 9660, UDF | yes | as raw | |

@@ -4,7 +4,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use crate::{Disk, Extent, ExtentKind, GuestOffset, Result, guest_len};
+use crate::extent::continues;
+use crate::{Disk, Extent, ExtentKind, GuestOffset, MAX_EXTENTS, Result, guest_len};
+
+/// An extent, and the image of a chain that says so.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mapped {
+    /// Its `host` is a byte of that image's file.
+    pub extent: Extent,
+    /// Images above that one: 0 for the disk's own.
+    pub depth: u32,
+}
 
 /// Walks the extents of a disk in guest order. Neighbours that continue each other come as one;
 /// memory holds the answer to one question to the disk.
@@ -12,8 +22,8 @@ pub struct Walk<'a> {
     disk: &'a dyn Disk,
     asked: GuestOffset,
     end: GuestOffset,
-    extents: VecDeque<Extent>,
-    batch: Vec<Extent>,
+    extents: VecDeque<Mapped>,
+    batch: Vec<Mapped>,
 }
 
 impl<'a> Walk<'a> {
@@ -35,20 +45,80 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// What reading the tables met.
     #[expect(clippy::should_implement_trait, reason = "a walk can fail")]
-    pub fn next(&mut self) -> Result<Option<Extent>> {
+    pub fn next(&mut self) -> Result<Option<Mapped>> {
         // The last one known may go on with the first of the next answer.
         while self.extents.len() < 2 && self.asked < self.end {
             self.batch.extend(self.extents.pop_front());
-            self.disk.extents(self.asked..self.end, &mut self.batch)?;
+            look(self.disk, self.asked..self.end, 0, &mut self.batch)?;
             // An empty answer breaks the contract of `Disk`; end rather than spin.
             self.asked = match self.batch.last() {
-                Some(last) if last.range.end > self.asked => last.range.end,
+                Some(last) if last.extent.range.end > self.asked => last.extent.range.end,
                 _ => self.end,
             };
             self.extents.extend(self.batch.drain(..));
         }
         Ok(self.extents.pop_front())
     }
+}
+
+/// Appends what `range` is made of, or a beginning of it, image by image: that of `disk` lies
+/// `depth` images down. Chains are short, so the recursion is.
+fn look(
+    disk: &dyn Disk,
+    range: Range<GuestOffset>,
+    depth: u32,
+    out: &mut Vec<Mapped>,
+) -> Result<()> {
+    let (top, bottom) = match disk.stack() {
+        Some([top, bottom]) => (top, Some(bottom)),
+        None => (disk, None),
+    };
+    let mut above = Vec::new();
+    top.extents(range, &mut above)?;
+    let most = out.len() + MAX_EXTENTS;
+    for extent in above {
+        let beneath = bottom.filter(|_| extent.kind == ExtentKind::Unallocated);
+        let mut at = extent.range.start;
+        if let Some(bottom) = beneath {
+            let end = extent.range.end.min(GuestOffset(bottom.virtual_size()));
+            while at < end && out.len() < most {
+                look(bottom, at..end, depth + 1, out)?;
+                // An empty answer breaks the contract of `Disk`; end rather than spin.
+                at = match out.last() {
+                    Some(last) if last.extent.range.end > at => last.extent.range.end,
+                    _ => end,
+                };
+            }
+            if at < end {
+                return Ok(());
+            }
+        }
+        let extent = Extent {
+            range: at..extent.range.end,
+            kind: extent.kind,
+        };
+        push(out, Mapped { extent, depth });
+        if out.len() >= most {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Appends `mapped`, merging it with the last one where both continue each other.
+fn push(out: &mut Vec<Mapped>, mapped: Mapped) {
+    if mapped.extent.range.is_empty() {
+        return;
+    }
+    if let Some(last) = out.last_mut()
+        && last.depth == mapped.depth
+        && last.extent.range.end == mapped.extent.range.start
+        && continues(&last.extent, &mapped.extent)
+    {
+        last.extent.range.end = mapped.extent.range.end;
+        return;
+    }
+    out.push(mapped);
 }
 
 /// Bytes of a column of a [`Picture`] by what they are.
@@ -183,8 +253,11 @@ impl Scale {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::{Error, HostOffset, MAX_EXTENTS};
+    use crate::chain::Overlay;
+    use crate::{Error, HostOffset};
 
     fn extent(start: u64, end: u64, kind: ExtentKind) -> Extent {
         Extent {
@@ -225,8 +298,9 @@ mod tests {
         let disk = Slow(vec![data(10), data(11), zero, zero, data(5), data(9)]);
         let mut walk = Walk::new(&disk, GuestOffset(1)..GuestOffset(99));
         let mut seen = Vec::new();
-        while let Some(extent) = walk.next().unwrap() {
-            seen.push(extent);
+        while let Some(mapped) = walk.next().unwrap() {
+            assert_eq!(mapped.depth, 0);
+            seen.push(mapped.extent);
         }
         let expected = [
             extent(1, 2, data(11)),
@@ -237,6 +311,34 @@ mod tests {
         assert_eq!(seen, expected);
         let mut none = Walk::new(&disk, GuestOffset(7)..GuestOffset(9));
         assert_eq!(none.next().unwrap(), None);
+    }
+
+    #[test]
+    fn each_image_of_a_chain_tells_its_own() {
+        let data = |at| ExtentKind::Data {
+            host: Some(HostOffset(at)),
+        };
+        let (zero, none) = (ExtentKind::Zero, ExtentKind::Unallocated);
+        let disk = |kinds: &[ExtentKind]| Arc::new(Slow(kinds.to_vec())) as Arc<dyn Disk>;
+        let base = disk(&[data(1), none, data(3), data(4)]);
+        let middle = disk(&[none, none, data(9), zero, none, none]);
+        let top = disk(&[none, none, none, none, none, none, none, data(7)]);
+        let chain = Overlay::new(top, Arc::new(Overlay::new(middle, base)));
+        let mut walk = Walk::new(&chain, GuestOffset(0)..GuestOffset(8));
+        let mut seen = Vec::new();
+        while let Some(mapped) = walk.next().unwrap() {
+            seen.push((mapped.extent, mapped.depth));
+        }
+        let expected = [
+            (extent(0, 1, data(1)), 2),
+            (extent(1, 2, none), 2),
+            (extent(2, 3, data(9)), 1),
+            (extent(3, 4, zero), 1),
+            (extent(4, 6, none), 1),
+            (extent(6, 7, none), 0),
+            (extent(7, 8, data(7)), 0),
+        ];
+        assert_eq!(seen, expected);
     }
 
     #[test]

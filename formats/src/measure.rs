@@ -2,7 +2,7 @@
 //! for [`copy`](crate::copy::copy), but nothing is written, so the answer is theirs.
 
 use crate::copy::{CopyOptions, Encode, Payload, Progress, Shape, Tables, Target, copy};
-use crate::map::Walk;
+use crate::map::{Mapped, Walk};
 use crate::{CreateOptions, Disk, Error, ErrorKind, GuestOffset, HostOffset, Result, Sink, create};
 
 /// Sizes of a file to be written, in bytes.
@@ -49,7 +49,7 @@ pub fn measure(
             progress.start(size);
             let mut filler = Filler::new(create(options, size)?, size)?;
             let mut walk = Walk::new(disk, GuestOffset::ZERO..GuestOffset(size));
-            while let Some(extent) = walk.next()? {
+            while let Some(Mapped { extent, .. }) = walk.next()? {
                 if !extent.kind.is_hole() {
                     filler.fill(extent.range.start.0, extent.range.end.0, progress)?;
                 }

@@ -186,8 +186,8 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CreateOptions {
-    /// Sparse raw.
-    Raw,
+    /// raw, sparse or with room reserved.
+    Raw(raw::WriteOptions),
     /// qcow2, version 2 or 3.
     Qcow2(qcow2::WriteOptions),
     /// vmdk, in one file or several.
@@ -213,15 +213,7 @@ impl CreateOptions {
             }
         }
         match format {
-            Format::Raw => {
-                if let Some((key, _)) = pairs.first() {
-                    return Err(Error::usage(format!("raw has no option {key:?}")));
-                }
-                if compress {
-                    return Err(Error::usage("raw cannot be compressed"));
-                }
-                Ok(Self::Raw)
-            }
+            Format::Raw => raw::WriteOptions::parse(pairs, compress).map(Self::Raw),
             Format::Qcow2 => qcow2::WriteOptions::parse(pairs, compress).map(Self::Qcow2),
             Format::Vmdk => vmdk::WriteOptions::parse(pairs, compress).map(Self::Vmdk),
             Format::Vhd => vhd::WriteOptions::parse(pairs, compress).map(Self::Vhd),
@@ -250,7 +242,7 @@ impl CreateOptions {
     #[must_use]
     pub const fn format(&self) -> Format {
         match self {
-            Self::Raw => Format::Raw,
+            Self::Raw(_) => Format::Raw,
             Self::Qcow2(_) => Format::Qcow2,
             Self::Vmdk(_) => Format::Vmdk,
             Self::Vhd(_) => Format::Vhd,
@@ -266,7 +258,7 @@ impl CreateOptions {
 /// `Usage` when the format cannot hold that size or the options contradict each other.
 pub fn create(options: &CreateOptions, virtual_size: u64) -> Result<Box<dyn Target>> {
     match options {
-        CreateOptions::Raw => Ok(Box::new(raw::Writer::new(virtual_size))),
+        CreateOptions::Raw(options) => Ok(Box::new(raw::Writer::new(*options, virtual_size))),
         CreateOptions::Qcow2(options) => qcow2::create(options, virtual_size),
         CreateOptions::Vmdk(options) => vmdk::create(options, virtual_size),
         CreateOptions::Vhd(options) => vhd::create(options, virtual_size),

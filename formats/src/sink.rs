@@ -90,6 +90,19 @@ impl Sink for FileSink {
     }
 }
 
+/// Writes zeros, in pieces.
+pub(crate) fn write_zeros(sink: &dyn Sink, range: Range<HostOffset>) -> Result<()> {
+    const PIECE: u64 = 1 << 20;
+    let zeros = vec![0; PIECE.min(range.end.since(range.start)) as usize];
+    let mut at = range.start;
+    while at < range.end {
+        let len = PIECE.min(range.end.since(at));
+        sink.write_all_at(&zeros[..len as usize], at)?;
+        at.0 += len;
+    }
+    Ok(())
+}
+
 /// Bytes of the front that a [`StreamSink`] remembers.
 const FRONT: usize = 64 << 10;
 

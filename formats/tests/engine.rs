@@ -135,7 +135,10 @@ impl Sink for Counting {
 
 fn run(disk: &dyn Disk, sink: &dyn Sink, threads: usize, progress: &Progress) -> Result<Summary> {
     let threads = NonZero::new(threads).unwrap();
-    let target = create(&CreateOptions::Raw, disk.virtual_size())?;
+    let target = create(
+        &CreateOptions::Raw(raw::WriteOptions::default()),
+        disk.virtual_size(),
+    )?;
     copy(disk, target, sink, &CopyOptions { threads }, progress)
 }
 

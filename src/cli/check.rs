@@ -12,6 +12,7 @@ use formats::{
 use serde::Serialize;
 
 use super::output::{self, Output, Paint, Plain};
+use super::permit::Permit;
 use super::publish::{Existing, publish};
 use super::{Exit, input, work};
 
@@ -19,7 +20,7 @@ use super::{Exit, input, work};
 ///
 /// The exit code is 0 when nothing is wrong, 1 when an image is damaged or has lost space, and 2
 /// when its format has nothing to check. With --repair it is that of what is still wrong
-/// afterwards. No file that an image names is opened.
+/// afterwards. Files that an image names are opened only where --allow-backing grants them.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Format of the images
@@ -36,6 +37,9 @@ pub(super) struct Args {
     /// Leave the image alone and write the repaired one to this new file
     #[arg(long, value_name = "COPY", requires = "repair")]
     output_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    permit: Permit,
 
     /// Show progress, also where standard error is no terminal
     #[arg(short)]
@@ -189,7 +193,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 fn look(args: &Args, path: &Path) -> anyhow::Result<Seen> {
     let Some(what) = args.repair else {
         let source: Arc<dyn Source> = Arc::new(input::open(path)?);
-        let (format, found) = look_at(args, &source)?;
+        let (format, found) = look_at(args, path, &source)?;
         return Ok(Seen {
             format,
             found,
@@ -201,7 +205,7 @@ fn look(args: &Args, path: &Path) -> anyhow::Result<Seen> {
         let file = super::resize::open_alone(path)?;
         let sink = FileSink::new(file.try_clone().context("sharing the file")?);
         let source: Arc<dyn Source> = Arc::new(FileSource::new(file)?);
-        return mend(args, what, &source, &sink);
+        return mend(args, what, path, &source, &sink);
     };
     let original = input::open(path)?;
     publish(copy, Existing::Keep, |file| {
@@ -209,18 +213,19 @@ fn look(args: &Args, path: &Path) -> anyhow::Result<Seen> {
         copied(&original, &sink)?;
         let file = file.try_clone().context("sharing the output")?;
         let source: Arc<dyn Source> = Arc::new(FileSource::new(file)?);
-        mend(args, what, &source, &sink)
+        // Names in it count from where the original lies.
+        mend(args, what, path, &source, &sink)
     })
 }
 
-fn look_at(args: &Args, source: &Arc<dyn Source>) -> anyhow::Result<(Format, Check)> {
+fn look_at(args: &Args, path: &Path, source: &Arc<dyn Source>) -> anyhow::Result<(Format, Check)> {
     let format = match args.format {
         Some(format) => format,
         None => input::judge(source, &Limits::default())?.format,
     };
     let options = OpenOptions {
         format: Some(format),
-        ..OpenOptions::default()
+        ..args.permit.means()?.options(Some(path), None)
     };
     let found = work::watched(work::show(args.progress, args.quiet), |progress| {
         check(source, &options, progress)
@@ -232,10 +237,11 @@ fn look_at(args: &Args, source: &Arc<dyn Source>) -> anyhow::Result<(Format, Che
 fn mend(
     args: &Args,
     what: What,
+    path: &Path,
     source: &Arc<dyn Source>,
     sink: &FileSink,
 ) -> anyhow::Result<Seen> {
-    let (format, before) = look_at(args, source)?;
+    let (format, before) = look_at(args, path, source)?;
     if format != Format::Qcow2 {
         return Err(Error::unsupported(format, "", "is not repaired: qcow2 is").into());
     }

@@ -8,7 +8,9 @@ use formats::Format;
 use formats::compare::{CompareOptions, allocation_difference, compare};
 use serde::Serialize;
 
+use super::image::Request;
 use super::output::{self, Output};
+use super::permit::Permit;
 use super::{Exit, image, work};
 
 /// Tell whether two images hold the same disk, whatever their formats
@@ -45,6 +47,13 @@ pub(super) struct Args {
     #[arg(short = 'U', long, hide = true)]
     force_share: bool,
 
+    /// Read an internal snapshot of the first image instead of its present state: its name or id
+    #[arg(short = 'l', long, value_name = "NAME")]
+    snapshot: Option<String>,
+
+    #[command(flatten)]
+    permit: Permit,
+
     /// How to print
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
@@ -78,8 +87,13 @@ struct Side {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let a = image::open(&args.first, args.format, None)?;
-    let b = image::open(&args.second, args.second_format, None)?;
+    let means = args.permit.means()?;
+    let first = Request {
+        snapshot: args.snapshot.as_deref(),
+        ..Request::new(&args.first, args.format)
+    };
+    let a = image::open(&first, &means)?;
+    let b = image::open(&Request::new(&args.second, args.second_format), &means)?;
     let (a_size, b_size) = (a.disk.virtual_size(), b.disk.virtual_size());
     let mut options = CompareOptions::default();
     if let Some(threads) = args.threads.and_then(|n| NonZero::new(usize::from(n))) {

@@ -2,14 +2,15 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
-use formats::{CreateOptions, FileSink, Format};
+use formats::{FileSink, Format, Limits, Source};
 use serde::Serialize;
 
 use super::output::{self, Output, Plain};
 use super::publish::{Existing, publish};
-use super::{Exit, size};
+use super::{Exit, input, size, target};
 
 /// Create an empty image
 ///
@@ -21,8 +22,12 @@ pub(super) struct Args {
     format: Format,
 
     /// Options of the format; may be repeated
-    #[arg(short, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = pair)]
+    #[arg(short, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = target::pair)]
     options: Vec<(String, String)>,
+
+    /// Passphrase of an image written with -o encrypt.format=luks: all bytes of this file
+    #[arg(long, value_name = "FILE")]
+    output_passphrase_file: Option<PathBuf>,
 
     /// Replace a file that is there already: what it holds is lost
     #[arg(long)]
@@ -45,14 +50,6 @@ pub(super) struct Args {
     size: u64,
 }
 
-/// An option as it is typed.
-pub(super) fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err("expected key=value".into()),
-    }
-}
-
 /// What `--output json` prints.
 #[derive(Serialize)]
 struct Report {
@@ -63,8 +60,25 @@ struct Report {
     allocated_size: u64,
 }
 
+/// The virtual size that the image says it has.
+fn written_size(args: &Args) -> anyhow::Result<u64> {
+    if args.format == Format::Raw {
+        return Ok(args.size);
+    }
+    let source: Arc<dyn Source> = Arc::new(input::open(&args.file)?);
+    let found = input::judge(&source, &Limits::default())?;
+    found
+        .virtual_size
+        .with_context(|| format!("{} does not tell its size", args.file.display()))
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let options = CreateOptions::parse(args.format, &args.options, false)?;
+    let options = target::options(
+        args.format,
+        &args.options,
+        false,
+        args.output_passphrase_file.as_deref(),
+    )?;
     let target = formats::create(&options, args.size)?;
     let existing = match args.force {
         true => Existing::Replace,
@@ -79,9 +93,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         Ok((summary.file_size, allocated))
     })?;
     // A format may round the size: what the file says counts.
-    let virtual_size = super::image::open(&args.file, Some(args.format), None)?
-        .disk
-        .virtual_size();
+    let virtual_size = written_size(args)?;
     match args.output {
         Output::Json => output::json(&Report {
             filename: args.file.to_string_lossy().into_owned(),

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use formats::inspect::{Inspection, Verdict};
+use formats::inspect::{Allowance, Inspection};
 use formats::{Disk, Error, Format, OpenOptions, Source};
 
 use super::input;
 use super::output::{self, Paint};
+use super::permit::{self, Means};
 use crate::convert::Selector;
 
 /// An image ready to be read.
@@ -22,24 +23,45 @@ pub(super) struct Image {
     pub(super) file_size: u64,
 }
 
-/// Opens the image at `path`. It must be `claimed`, where something is; `raw` takes the bytes of
-/// any file as they are. `member` chooses a disk of an archive.
-pub(super) fn open(
-    path: &Path,
-    claimed: Option<Format>,
-    member: Option<&str>,
-) -> anyhow::Result<Image> {
-    let source: Arc<dyn Source> = Arc::new(input::open(path)?);
-    open_source(source, claimed, member).with_context(|| path.display().to_string())
+/// What is to be opened.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) path: &'a Path,
+    /// What it has to be, where something is claimed; `raw` takes the bytes of any file as they
+    /// are.
+    pub(super) claimed: Option<Format>,
+    /// Which disk of an archive.
+    pub(super) member: Option<&'a str>,
+    /// Which internal snapshot.
+    pub(super) snapshot: Option<&'a str>,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(path: &'a Path, claimed: Option<Format>) -> Self {
+        Self {
+            path,
+            claimed,
+            member: None,
+            snapshot: None,
+        }
+    }
+}
+
+/// Opens an image with what it is allowed.
+pub(super) fn open(request: &Request<'_>, means: &Means) -> anyhow::Result<Image> {
+    let source: Arc<dyn Source> = Arc::new(input::open(request.path)?);
+    open_source(source, request, means).with_context(|| request.path.display().to_string())
 }
 
 fn open_source(
     source: Arc<dyn Source>,
-    claimed: Option<Format>,
-    member: Option<&str>,
+    request: &Request<'_>,
+    means: &Means,
 ) -> anyhow::Result<Image> {
     let file_size = source.len();
-    let options = OpenOptions::default();
+    let snapshot = request.snapshot.map(permit::snapshot).transpose()?;
+    let options = means.options(Some(request.path), snapshot.as_deref());
+    let claimed = request.claimed;
     if claimed == Some(Format::Raw) {
         let options = OpenOptions {
             format: claimed,
@@ -53,15 +75,16 @@ fn open_source(
         });
     }
     let found = input::judge(&source, &options.limits)?;
-    admit(claimed, &found)?;
-    let selector = match member {
+    admit(claimed, &found, means.allowance())?;
+    let selector = match request.member {
         Some(_) if found.format != Format::Ova => {
             anyhow::bail!("--disk chooses among the disks of an archive: this is none")
         }
         Some(name) => Selector::Named(name.to_owned()),
         None => Selector::Only,
     };
-    let opened = crate::convert::open(source, &found, &selector, &options, &tempfile::tempfile)?;
+    let opened = crate::convert::open(source, &found, &selector, &options, &tempfile::tempfile)
+        .map_err(|e| means.explain(e))?;
     Ok(Image {
         disk: opened.disk,
         format: opened.format,
@@ -70,9 +93,14 @@ fn open_source(
     })
 }
 
-/// Refuses what is unsafe, telling why, and what is not what it is said to be.
-pub(super) fn admit(claimed: Option<Format>, found: &Inspection) -> formats::Result<()> {
-    if found.verdict() == Verdict::Unsafe {
+/// Refuses what is unsafe in spite of what is allowed, telling why, and what is not what it is
+/// said to be.
+pub(super) fn admit(
+    claimed: Option<Format>,
+    found: &Inspection,
+    allowed: Allowance,
+) -> formats::Result<()> {
+    if found.refusal(allowed).is_some() {
         let paint = Paint::for_stream(&std::io::stderr());
         for finding in &found.findings {
             output::talk(paint.finding(finding));

@@ -4,23 +4,30 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use formats::inspect::{Finding, Inspection, MemberDisk, Verdict};
-use formats::{Format, Limits, Source};
+use anyhow::Context;
+use formats::container::{self, examine};
+use formats::inspect::{Allowance, Finding, Inspection, MemberDisk, Severity, Verdict};
+use formats::{ErrorKind, Format, Limits, OpenOptions, Source};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::output::{self, Output, Paint, Plain, size};
+use super::permit::{Means, Permit};
 use super::{Exit, input};
 
 /// Tell what image files are, their sizes, and whether they are safe to use
 ///
 /// Only a few megabytes of each file are read; a compressed file is decompressed on the way and
-/// described by what it holds. Nothing an image names is ever opened.
+/// described by what it holds. Nothing an image names is opened, unless --allow-backing grants it:
+/// then, and with --passphrase-file, the verdict is that of the image with all beneath it.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Image files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    permit: Permit,
 
     /// How to print: `json` gives one object for one file, an array for several
     #[arg(long, value_name = "FORMAT", default_value = "human")]
@@ -29,11 +36,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let paint = Paint::for_stream(&std::io::stdout());
+    let means = args.permit.means()?;
     let mut worst = Exit::Fine;
     let mut objects = Vec::new();
     for (n, path) in args.files.iter().enumerate() {
         let filename = path.to_string_lossy();
-        let (entry, exit) = match describe(path) {
+        let (entry, exit) = match describe(path, &means) {
             Ok(seen) => {
                 let exit = match seen.inspection.verdict() {
                     Verdict::Safe => Exit::Fine,
@@ -76,15 +84,55 @@ struct Seen {
     allocated: u64,
 }
 
-fn describe(path: &Path) -> anyhow::Result<Seen> {
+fn describe(path: &Path, means: &Means) -> anyhow::Result<Seen> {
     let source: Arc<dyn Source> = Arc::new(input::open(path)?);
-    let mut inspection = input::judge(&source, &Limits::default())
-        .map_err(|e| anyhow::Error::new(e).context(path.display().to_string()))?;
+    let look = || -> anyhow::Result<Inspection> {
+        match means.allowance() {
+            nothing if nothing == Allowance::default() => {
+                Ok(input::judge(&source, &Limits::default())?)
+            }
+            _ => opened(&source, path, means),
+        }
+    };
+    let mut inspection = look().with_context(|| path.display().to_string())?;
     inspection.sort_findings();
     Ok(Seen {
         inspection,
         allocated: source.allocated(),
     })
+}
+
+/// The judgement of an image that is opened as it would be for reading: what that is allowed is
+/// worth no more than a note, and what then stands in the way is a finding.
+fn opened(source: &Arc<dyn Source>, path: &Path, means: &Means) -> anyhow::Result<Inspection> {
+    let limits = Limits::default();
+    let (mut found, source) = examine(source, &container::Context::new(&limits))?;
+    let (format, allowed) = (found.format, means.allowance());
+    let mut is_allowed = format == Format::Luks && allowed.passphrase;
+    for finding in &mut found.findings {
+        if finding.severity == Severity::Unsafe && allowed.covers(format, finding) {
+            finding.severity = Severity::Note;
+            is_allowed = true;
+        }
+    }
+    if !is_allowed || found.verdict() == Verdict::Unsafe {
+        return Ok(found);
+    }
+    let options = OpenOptions {
+        format: Some(format),
+        ..means.options(Some(path), None)
+    };
+    match formats::open(source, &options) {
+        Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Usage) => return Err(e.into()),
+        Err(e) => found.findings.push(Finding {
+            rule: "open",
+            severity: Severity::Unsafe,
+            place: e.place().to_owned(),
+            message: e.message().to_owned(),
+        }),
+        Ok(_) => {}
+    }
+    Ok(found)
 }
 
 /// What `--output json` prints for one file.
@@ -189,8 +237,6 @@ fn plain_value(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use formats::inspect::Severity;
-
     use super::*;
 
     #[test]

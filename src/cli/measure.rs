@@ -8,8 +8,10 @@ use formats::copy::CopyOptions;
 use formats::measure::{Depth, Measure, measure, measure_empty};
 use formats::{CreateOptions, Format};
 
+use super::image::Request;
 use super::output::{self, Output};
-use super::{Exit, image, size, work};
+use super::permit::Permit;
+use super::{Exit, image, size, target, work};
 
 /// Tell how large the file that `convert` writes will be
 ///
@@ -26,7 +28,7 @@ pub(super) struct Args {
     output_format: Format,
 
     /// Options of the output's format; may be repeated
-    #[arg(short, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = super::create::pair)]
+    #[arg(short, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = target::pair)]
     options: Vec<(String, String)>,
 
     /// Compress the output
@@ -50,6 +52,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "N|NAME", conflicts_with = "size")]
     disk: Option<String>,
 
+    /// Measure an internal snapshot instead of the present state: its name or id
+    #[arg(short = 'l', long, value_name = "NAME", conflicts_with = "size")]
+    snapshot: Option<String>,
+
+    #[command(flatten)]
+    permit: Permit,
+
     /// Accepted for qemu-img's sake: nothing is locked here
     #[arg(short = 'U', long, hide = true)]
     force_share: bool,
@@ -72,7 +81,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let create = CreateOptions::parse(args.output_format, &args.options, args.compress)?;
+    let create = target::options_to_measure(args.output_format, &args.options, args.compress)?;
     let seen = match (args.size, &args.file) {
         (Some(size), _) => work::watched(work::show(args.progress, false), |progress| {
             measure_empty(&create, size, progress)
@@ -98,7 +107,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 fn look(args: &Args, file: &Path, create: &CreateOptions) -> anyhow::Result<Measure> {
-    let image = image::open(file, args.format, args.disk.as_deref())?;
+    let request = Request {
+        member: args.disk.as_deref(),
+        snapshot: args.snapshot.as_deref(),
+        ..Request::new(file, args.format)
+    };
+    let image = image::open(&request, &args.permit.means()?)?;
     let mut options = CopyOptions::default();
     if let Some(threads) = args.threads.and_then(|n| NonZero::new(usize::from(n))) {
         options.threads = threads;

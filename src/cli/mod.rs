@@ -19,6 +19,7 @@ mod man;
 mod map;
 mod measure;
 mod output;
+mod permit;
 mod policy;
 mod progress;
 mod publish;
@@ -26,6 +27,7 @@ mod resize;
 mod serve;
 mod signals;
 mod size;
+mod target;
 mod work;
 
 use std::process::ExitCode;

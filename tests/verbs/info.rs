@@ -179,7 +179,7 @@ fn a_format_that_is_said_has_to_be_found() {
     same("", "", &ours, &serde_json::from_str(&theirs).unwrap());
     let (code, out, err) = room.glint("info -f vpc --output json a.qcow2");
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(err.contains("not vhd as -f says"), "{err}");
+    assert!(err.contains("not vhd as it is said to be"), "{err}");
 }
 
 #[test]
@@ -193,6 +193,32 @@ fn several_files_make_an_array_and_a_chain_of_one_too() {
     let seen = room.json("info --backing-chain --output json a.raw");
     assert_eq!(seen[0]["format"], "raw");
     room.qemu("create -q -f qcow2 -b a.raw -F raw b.qcow2");
-    assert_eq!(room.glint("info --backing-chain b.qcow2").0, 2);
+    let (code, out, err) = room.glint("info --backing-chain b.qcow2");
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("--allow-backing"), "{err}");
     assert_eq!(room.glint("info b.qcow2").0, 0);
+}
+
+#[test]
+fn a_chain_is_told_as_qemu_img_tells_it() {
+    let room = Room::new();
+    fs::create_dir(room.path("sub")).unwrap();
+    room.raw("sub/a.raw");
+    room.qemu("convert -f raw -O qed sub/a.raw a.qed");
+    room.qemu("create -q -f qcow2 -b ../a.qed -F qed sub/b.qcow2");
+    room.qemu("create -q -f qcow2 -b sub/b.qcow2 -F qcow2 c.qcow2");
+    room.qemu("create -q -f qcow2 -b sub/a.raw -F raw d.qcow2 9M");
+    for name in ["c.qcow2", "d.qcow2", "sub/a.raw"] {
+        let args = format!("info --backing-chain --output json --allow-backing . {name}");
+        let ours = room.json(&args);
+        let theirs = room.qemu(&format!("info --backing-chain --output=json {name}"));
+        let theirs: Value = serde_json::from_str(&theirs).unwrap();
+        same(name, "", &ours, &theirs);
+        let ours = room.fine(&format!("info --backing-chain --allow-backing . {name}"));
+        let theirs = room.qemu(&format!("info --backing-chain {name}"));
+        assert_eq!(ours, theirs, "{name}");
+    }
+    let (code, _, err) = room.glint("info --backing-chain --allow-backing sub c.qcow2");
+    assert_eq!(code, 2);
+    assert!(err.contains("\"../a.qed\""), "{err}");
 }

@@ -7,6 +7,7 @@ mod create;
 mod info;
 mod map;
 mod measure;
+mod permit;
 mod resize;
 
 use std::fs;
@@ -69,6 +70,21 @@ impl Room {
         let err = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.success(), "qemu-img {args:?}: {err}");
         String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// Runs qemu-io on an image, which has to succeed.
+    fn io(&self, image: &str, format: &str, commands: &[&str]) {
+        let mut args = vec!["-f", format];
+        for command in commands {
+            args.extend(["-c", *command]);
+        }
+        args.push(image);
+        let out = self.run("qemu-io", &args);
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(
+            out.status.success() && !text.contains("failed"),
+            "qemu-io {args:?}: {text}"
+        );
     }
 
     /// A raw disk of 5 MiB and a bit: data, zeros and a hole.

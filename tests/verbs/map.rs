@@ -64,6 +64,46 @@ fn says_what_qemu_img_says() {
 }
 
 #[test]
+fn a_chain_is_told_image_by_image_as_qemu_img_does() {
+    let room = Room::new();
+    fs::create_dir(room.path("sub")).unwrap();
+    whole_clusters(&room, "sub/base.raw");
+    room.qemu("create -q -f qcow2 -b base.raw -F raw sub/middle 6M");
+    room.io(
+        "sub/middle",
+        "qcow2",
+        &[
+            "write -P 1 512k 64k",
+            "write -z 256k 64k",
+            "write -P 2 5888k 64k",
+        ],
+    );
+    room.qemu("create -q -f qcow2 -b sub/middle -F qcow2 top 8M");
+    room.io("top", "qcow2", &["write -P 3 7M 64k"]);
+    let depths = |map: &Value| -> Vec<(u64, u64)> {
+        let stored = map
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|e| e["zero"] == false);
+        let pair = |e: &Value| (e["start"].as_u64().unwrap(), e["depth"].as_u64().unwrap());
+        stored.map(pair).collect()
+    };
+    for name in ["top", "sub/middle"] {
+        let args = format!("map --allow-backing . --output json {name}");
+        let ours = room.json(&args);
+        let theirs = room.qemu(&format!("map --output=json {name}"));
+        let theirs = serde_json::from_str(&theirs).unwrap();
+        assert_eq!(simple(&ours), simple(&theirs), "{name}");
+        assert_eq!(depths(&ours), depths(&theirs), "{name}");
+        let ours = room.fine(&format!("map --allow-backing . {name}"));
+        assert_eq!(ours, room.qemu(&format!("map {name}")), "{name}");
+    }
+    let drawn = room.fine("map --allow-backing . --svg - top");
+    assert!(drawn.contains("data 2.19 MiB"), "{drawn}");
+}
+
+#[test]
 fn what_is_compressed_has_no_place_of_its_own() {
     let room = Room::new();
     fs::write(room.path("a.raw"), vec![7; 1 << 20]).unwrap();

@@ -8,6 +8,7 @@
 //! more wants, facts, or "not mine". Two drivers feed them: [`Stream`] while an upload passes
 //! by, [`inspect`] by positioned reads. Both reach the same judgement (see [`judge`]).
 
+mod allow;
 mod judge;
 mod marks;
 mod source;
@@ -16,6 +17,7 @@ mod stream;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+pub use allow::Allowance;
 pub use judge::{Inspection, MemberDisk, Verdict, judge};
 pub use marks::Mark;
 pub use source::inspect;
@@ -147,6 +149,13 @@ impl Facts {
             place: place.into(),
             message: message.into(),
         });
+    }
+
+    /// Whether the image is refused whatever is allowed: nothing more needs to be looked at.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.findings.iter().any(|finding| {
+            finding.severity == Severity::Unsafe && !Allowance::ALL.covers(self.format, finding)
+        })
     }
 
     /// Records why a structure cannot be used, as a finding that makes the image unsafe.

@@ -48,8 +48,8 @@ impl Extensions {
                 .ok_or_else(|| {
                     Error::malformed(
                         Format::Qcow2,
-                        "header extension",
-                        format!("{id:#010x} at byte {at} has {len} bytes and ends past {end:#x}"),
+                        format!("header extension, byte {at}"),
+                        format!("{id:#010x} has {len} bytes and ends past {end:#x}"),
                     )
                 })?;
             match id {
@@ -116,6 +116,9 @@ mod tests {
         assert_eq!(found.data_file.as_deref(), Some("raw"));
         head[116..120].fill(0xff);
         let e = Extensions::parse(&header, &head).unwrap_err();
-        assert!(e.to_string().contains("0xe2792aca at byte 112"), "{e}");
+        assert!(
+            e.to_string().contains("extension, byte 112: 0xe2792aca"),
+            "{e}"
+        );
     }
 }

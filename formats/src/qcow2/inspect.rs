@@ -119,16 +119,10 @@ impl Inspector {
         if let Err(e) = rules::apart(header) {
             break_rule(facts, ("overlap", e));
         }
-        // Refused already: no more bytes are needed.
-        let is_refused = facts
-            .findings
-            .iter()
-            .any(|f| f.severity == Severity::Unsafe);
-        // Who has the passphrase passes over this, and wants all else to be judged.
         if let Some(broken) = rules::encryption(header) {
             break_rule(facts, broken);
         }
-        if is_refused {
+        if facts.is_lost() {
             return Next::Done(draft.facts);
         }
         let wanted = vec![
@@ -242,16 +236,16 @@ fn names(header: &Header, first: &[u8], facts: &mut Facts) -> Option<Directory> 
         facts.find(
             "stray_data_file",
             Severity::Warning,
-            "header extension",
-            "names an external data file without using it",
+            "header, byte 72",
+            "a header extension names an external data file, but bit 2 says that there is none",
         );
     }
     if extensions.encryption_header.is_some() && header.crypt_method == 0 {
         facts.find(
             "stray_encryption_header",
             Severity::Warning,
-            "header extension",
-            "has an encryption header without being encrypted",
+            "header, byte 32",
+            "crypt_method is 0, but a header extension points to an encryption header",
         );
     }
     extensions.bitmaps.filter(|_| header.has_bitmaps())

@@ -130,8 +130,14 @@ pub(super) struct Header {
     pub(super) compression: Compression,
 }
 
-fn malformed(message: String) -> Error {
-    Error::malformed(Format::Qcow2, "header", message)
+/// The error of the field at `byte`.
+fn malformed(byte: usize, message: String) -> Error {
+    Error::malformed(Format::Qcow2, header_byte(byte), message)
+}
+
+/// The place of a header's field, for errors and findings.
+pub(super) fn header_byte(byte: usize) -> String {
+    format!("header, byte {byte}")
 }
 
 impl Header {
@@ -141,18 +147,23 @@ impl Header {
     /// `Malformed` for a short file and for values outside the specification, `Unsupported` for
     /// other versions and compression types.
     pub(super) fn parse(head: &[u8]) -> Result<Self> {
-        let short = || malformed(format!("the file ends at byte {} within it", head.len()));
-        let u32_at = |at| be32(head, at).ok_or_else(short);
-        let u64_at = |at| be64(head, at).ok_or_else(short);
-        if head.get(..4).ok_or_else(short)? != MAGIC {
-            return Err(malformed("no magic number at byte 0".into()));
+        let short = |at| {
+            malformed(
+                at,
+                format!("the file ends at byte {} before it", head.len()),
+            )
+        };
+        let u32_at = |at| be32(head, at).ok_or_else(|| short(at));
+        let u64_at = |at| be64(head, at).ok_or_else(|| short(at));
+        if head.get(..4).ok_or_else(|| short(0))? != MAGIC {
+            return Err(malformed(0, "no magic number".into()));
         }
         let version = u32_at(4)?;
         if !(2..=3).contains(&version) {
             return Err(Error::unsupported(
                 Format::Qcow2,
-                "header",
-                format!("version is {version} at byte 4, 2 and 3 are read"),
+                header_byte(4),
+                format!("version is {version}, 2 and 3 are read"),
             ));
         }
         let cluster_bits = within("cluster_bits", 20, u32_at(20)?, 9, 21)?;
@@ -200,10 +211,11 @@ impl Header {
             within("header_length", 100, self.header_length, V3_LEN, most)?;
         }
         if !self.header_length.is_multiple_of(8) {
-            return Err(malformed(format!(
-                "header_length is {} at byte 100, allowed multiples of 8",
+            let message = format!(
+                "header_length is {}, allowed multiples of 8",
                 self.header_length
-            )));
+            );
+            return Err(malformed(100, message));
         }
         if self.geometry.is_extended {
             within(
@@ -221,29 +233,32 @@ impl Header {
                     .checked_add(u64::from(len))
                     .is_none_or(|end| end > cluster_size)
             {
-                return Err(malformed(format!(
-                    "backing_file_offset is {at:#x} at byte 8 with {len} bytes of name, allowed \
-                     between the header and the end of its cluster at {cluster_size:#x}"
-                )));
+                let message = format!(
+                    "backing_file_offset is {at:#x} with {len} bytes of name, allowed between the \
+                     header and the end of its cluster at {cluster_size:#x}"
+                );
+                return Err(malformed(8, message));
             }
         }
         let needed = self.geometry.l1_needed(self.virtual_size);
         if u64::from(self.l1_size) < needed {
-            return Err(malformed(format!(
-                "l1_size is {} at byte 36, a disk of {} bytes needs {needed}",
+            let message = format!(
+                "l1_size is {}, a disk of {} bytes needs {needed}",
                 self.l1_size, self.virtual_size
-            )));
+            );
+            return Err(malformed(36, message));
         }
         if self.l1_bytes() > MAX_L1_BYTES {
-            return Err(malformed(format!(
-                "l1_size is {} at byte 36, allowed at most {}",
+            let message = format!(
+                "l1_size is {}, allowed at most {}",
                 self.l1_size,
                 MAX_L1_BYTES / 8
-            )));
+            );
+            return Err(malformed(36, message));
         }
         self.aligned("l1_table_offset", 40, self.l1_offset)?;
         if self.l1_size > 0 && self.l1_offset == HostOffset::ZERO {
-            return Err(malformed("l1_table_offset is 0 at byte 40".into()));
+            return Err(malformed(40, "l1_table_offset is 0".into()));
         }
         self.aligned("refcount_table_offset", 48, self.refcount_table_offset)?;
         within("nb_snapshots", 60, self.snapshots, 0, MAX_SNAPSHOTS)?;
@@ -253,14 +268,13 @@ impl Header {
         Ok(())
     }
 
-    fn aligned(&self, field: &str, byte: u32, at: HostOffset) -> Result<()> {
+    fn aligned(&self, field: &str, byte: usize, at: HostOffset) -> Result<()> {
         let cluster_size = self.geometry.cluster_size();
         if at.0.is_multiple_of(cluster_size) {
             return Ok(());
         }
-        Err(malformed(format!(
-            "{field} is {at} at byte {byte}, allowed multiples of {cluster_size:#x}"
-        )))
+        let message = format!("{field} is {at}, allowed multiples of {cluster_size:#x}");
+        Err(malformed(byte, message))
     }
 
     pub(super) fn has(&self, incompatible_feature: u64) -> bool {
@@ -289,13 +303,12 @@ impl Header {
     }
 }
 
-fn within(field: &str, byte: u32, value: u32, least: u32, most: u32) -> Result<u32> {
+fn within(field: &str, byte: usize, value: u32, least: u32, most: u32) -> Result<u32> {
     if (least..=most).contains(&value) {
         return Ok(value);
     }
-    Err(malformed(format!(
-        "{field} is {value} at byte {byte}, allowed {least} to {most}"
-    )))
+    let message = format!("{field} is {value}, allowed {least} to {most}");
+    Err(malformed(byte, message))
 }
 
 fn compression(head: &[u8], header_length: u32, features: u64) -> Result<Compression> {
@@ -303,19 +316,20 @@ fn compression(head: &[u8], header_length: u32, features: u64) -> Result<Compres
         0..=V3_LEN => 0,
         _ => *head
             .get(104)
-            .ok_or_else(|| malformed("the file ends before byte 104".into()))?,
+            .ok_or_else(|| malformed(104, "the file ends before it".into()))?,
     };
     let is_flagged = features & incompatible::COMPRESSION_TYPE != 0;
     match id {
         0 if !is_flagged => Ok(Compression::Zlib),
         1 if is_flagged => Ok(Compression::Zstd),
-        0 | 1 => Err(malformed(format!(
-            "compression_type is {id} at byte 104, but incompatible feature bit 3 says otherwise"
-        ))),
+        0 | 1 => Err(malformed(
+            104,
+            format!("compression_type is {id}, but incompatible feature bit 3 says otherwise"),
+        )),
         _ => Err(Error::unsupported(
             Format::Qcow2,
-            "header",
-            format!("compression_type is {id} at byte 104, 0 (zlib) and 1 (zstd) are read"),
+            header_byte(104),
+            format!("compression_type is {id}, 0 (zlib) and 1 (zstd) are read"),
         )),
     }
 }
@@ -510,10 +524,10 @@ pub(super) mod tests {
             (
                 20,
                 &[0, 0, 0, 31],
-                "cluster_bits is 31 at byte 20, allowed 9 to 21",
+                "header, byte 20: cluster_bits is 31, allowed 9 to 21",
             ),
             (20, &[0, 0, 0, 8], "cluster_bits is 8"),
-            (24, &[0xff; 8], "l1_size is 2 at byte 36"),
+            (24, &[0xff; 8], "byte 36: l1_size is 2,"),
             (36, &[0xff; 4], "l1_size is 4294967295"),
             (40, &[0; 8], "l1_table_offset is 0"),
             (47, &[1], "l1_table_offset is 0x20001"),
@@ -527,7 +541,10 @@ pub(super) mod tests {
             (104, &[0], "bit 3 says otherwise"),
         ] {
             let e = with(at, bytes).unwrap_err().to_string();
-            assert!(e.starts_with("qcow2 header: ") && e.contains(word), "{e}");
+            assert!(
+                e.starts_with("qcow2 header, byte ") && e.contains(word),
+                "{e}"
+            );
         }
         for len in 0..105 {
             assert!(Header::parse(&new().emit()[..len]).is_err(), "{len}");

@@ -65,6 +65,7 @@ impl Plan {
         l2.sort_unstable_by_key(|&(_, at)| std::cmp::Reverse(at));
         if let Some([(a, at), (b, _)]) = l2.array_windows().find(|[a, b]| a.1 == b.1) {
             return Err(bad_l1(
+                header,
                 *a.max(b),
                 format!("L2 table at {at} is that of entry {} too", a.min(b)),
             ));
@@ -135,9 +136,11 @@ impl Plan {
         if let (Some(block), [region]) = (self.last_block, blocks) {
             check_length(header, block, region.bytes, file_len, facts);
         }
-        let entries = Entries::new(header, file_len, None);
+        // How long another file is, only opening it tells.
+        let data_file_len = header.has(incompatible::DATA_FILE).then_some(u64::MAX);
+        let entries = Entries::new(header, file_len, data_file_len);
         let broken = self.l2.iter().zip(tables).find_map(|((index, _), region)| {
-            check_l2(header, &entries, *index, region.bytes, file_len).err()
+            check_l2(header, &entries, *index, region, file_len).err()
         });
         if let Some(broken) = broken {
             break_rule(facts, broken);
@@ -174,8 +177,9 @@ fn is_ahead(at: u64, len: u64, roots: u64) -> bool {
     at > roots || is_remembered
 }
 
-fn bad_l1(index: usize, message: String) -> Broken {
-    let place = format!("L1 entry {index}");
+fn bad_l1(header: &Header, index: usize, message: String) -> Broken {
+    let byte = HostOffset(header.l1_offset.0.saturating_add(index as u64 * 8));
+    let place = format!("L1 entry {index}, byte {byte}");
     ("l1_table", Error::malformed(Format::Qcow2, place, message))
 }
 
@@ -183,11 +187,16 @@ fn check_l2_offset(header: &Header, index: usize, at: HostOffset) -> Result<(), 
     let cluster_size = header.geometry.cluster_size();
     if !at.0.is_multiple_of(cluster_size) {
         let allowed = format!("allowed multiples of {cluster_size:#x}");
-        return Err(bad_l1(index, format!("L2 table is at {at}, {allowed}")));
+        return Err(bad_l1(
+            header,
+            index,
+            format!("L2 table is at {at}, {allowed}"),
+        ));
     }
     let l1_end = header.l1_offset.0.saturating_add(header.l1_bytes());
     if at.0 < l1_end && at.0 + cluster_size > header.l1_offset.0 {
         return Err(bad_l1(
+            header,
             index,
             format!("L2 table at {at} overlaps the L1 table"),
         ));
@@ -246,8 +255,8 @@ fn check_length(
         facts.find(
             "truncated",
             Severity::Unsafe,
-            "file",
-            format!("a cluster at {start:#x} is in use, the file ends at {file_len:#x}"),
+            format!("cluster, byte {}", HostOffset(start)),
+            format!("is in use, but the file ends at {file_len:#x}: it was cut short"),
         );
         return;
     }
@@ -257,7 +266,7 @@ fn check_length(
         facts.find(
             "trailing_data",
             Severity::Warning,
-            "file",
+            format!("file, byte {}", HostOffset(file_len - behind)),
             format!("the last {behind} bytes belong to no cluster in use"),
         );
     }
@@ -268,23 +277,29 @@ fn check_l2(
     header: &Header,
     entries: &Entries,
     l1_index: usize,
-    bytes: &[u8],
+    region: &Region<'_>,
     file_len: u64,
 ) -> Result<(), Broken> {
     let geometry = header.geometry;
-    let table: Vec<u64> = numbers(bytes).collect();
+    let table: Vec<u64> = numbers(region.bytes).collect();
     let start = l1_index as u64 * geometry.l1_span();
-    let in_view = bytes.len() as u64 / geometry.l2_entry_size() * geometry.cluster_size();
+    let in_view = region.bytes.len() as u64 / geometry.l2_entry_size() * geometry.cluster_size();
     let end = start.saturating_add(in_view).min(header.virtual_size);
     // A compressed cluster may end anywhere in its last sector, and the file with it.
     let last_sector = file_len.next_multiple_of(512);
     let mut at = start;
     while at < end {
-        let mapping = entries.mapping(&table, GuestOffset(at))?;
+        let placed = |(rule, e): Broken| {
+            let index = (at - start) / geometry.cluster_size();
+            let byte = HostOffset(region.at + index * geometry.l2_entry_size());
+            let place = format!("{}, byte {byte}", e.place());
+            (rule, Error::malformed(Format::Qcow2, place, e.message()))
+        };
+        let mapping = entries.mapping(&table, GuestOffset(at)).map_err(placed)?;
         at += match mapping {
             Mapping::Compressed { at: host, len } => {
                 if host.0 + len > last_sector {
-                    return Err(past_end(GuestOffset(at), host.0, file_len));
+                    return Err(placed(past_end(GuestOffset(at), host.0, file_len)));
                 }
                 geometry.cluster_size()
             }

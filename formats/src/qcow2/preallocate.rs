@@ -10,10 +10,8 @@ use super::options::{Preallocation, WriteOptions};
 use super::shape::{Shape, emit, too_large, write_table};
 use super::writer::{Encoder, full};
 use crate::copy::{Encode, Payload, Summary, Tables, Target};
+use crate::sink::write_zeros;
 use crate::{Error, HostOffset, Result, Sink, UnitIndex};
-
-/// Bytes of zeros written at once.
-const ZEROS: u64 = 1 << 20;
 
 /// Writes an image whose clusters are all there.
 pub(super) struct Writer {
@@ -124,17 +122,11 @@ impl Writer {
 
     /// Writes zeros to the clusters that were given nothing.
     fn write_zeros(&self, sink: &dyn Sink) -> Result<()> {
-        let zeros = vec![0; ZEROS as usize];
         let end = self.clusters..self.clusters;
         let mut from = 0;
         for run in self.placed.iter().chain([&end]) {
-            let stop = self.at(self.first_data(), run.start);
-            let mut at = self.at(self.first_data(), from);
-            while at < stop {
-                let len = ZEROS.min(stop.since(at));
-                sink.write_all_at(&zeros[..len as usize], at)?;
-                at.0 += len;
-            }
+            let gap = self.at(self.first_data(), from)..self.at(self.first_data(), run.start);
+            write_zeros(sink, gap)?;
             from = run.end;
         }
         Ok(())

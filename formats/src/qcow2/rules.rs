@@ -1,7 +1,7 @@
 //! Rules that a well-formed header can still break. The inspector reports every broken one, the
 //! reader stops at the first that concerns it: one judgement for both.
 
-use super::layout::{CRYPT_LUKS, Header, MAX_REFCOUNT_TABLE_BYTES, incompatible};
+use super::layout::{CRYPT_LUKS, Header, MAX_REFCOUNT_TABLE_BYTES, header_byte, incompatible};
 use crate::{Error, Format, HostOffset, Result};
 
 /// A broken rule: its stable name, and the sentence.
@@ -16,8 +16,11 @@ pub(super) fn features(header: &Header) -> Vec<Broken> {
             "unknown_features",
             Error::unsupported(
                 Format::Qcow2,
-                "header",
-                format!("incompatible feature bits {unknown:#x} at byte 72 are not known here"),
+                header_byte(72),
+                format!(
+                    "incompatible feature bits {unknown:#x} are not known here: convert it with \
+                     the program that made it"
+                ),
             ),
         ));
     }
@@ -26,9 +29,9 @@ pub(super) fn features(header: &Header) -> Vec<Broken> {
             "corrupt",
             Error::malformed(
                 Format::Qcow2,
-                "header",
-                "incompatible feature bit 1 (corrupt) at byte 72 is set: its last writer found \
-                 tables that contradict each other, repair it first",
+                header_byte(72),
+                "incompatible feature bit 1 (corrupt) is set: its last writer found tables that \
+                 contradict each other, repair it first",
             ),
         ));
     }
@@ -43,10 +46,10 @@ pub(super) fn encryption(header: &Header) -> Option<Broken> {
         CRYPT_LUKS => "(LUKS): it takes a passphrase to read it",
         _ => "(an unknown method): encrypted images are not read",
     };
-    let message = format!("crypt_method is {} at byte 32 {what}", header.crypt_method);
+    let message = format!("crypt_method is {} {what}", header.crypt_method);
     Some((
         "encrypted",
-        Error::refused(Format::Qcow2, "header", message),
+        Error::refused(Format::Qcow2, header_byte(32), message),
     ))
 }
 
@@ -64,14 +67,13 @@ pub(super) fn l1_table(header: &Header, file_len: u64) -> Result<()> {
 /// # Errors
 /// `Malformed`.
 pub(super) fn refcount_table(header: &Header, file_len: u64) -> Result<()> {
-    let place = "refcount table";
     if header.refcount_table_clusters == 0 || header.refcount_table_offset == HostOffset::ZERO {
         return Err(Error::malformed(
             Format::Qcow2,
-            place,
+            header_byte(48),
             format!(
-                "has {} clusters (byte 56) at {} (byte 48), allowed neither to be 0",
-                header.refcount_table_clusters, header.refcount_table_offset
+                "the refcount table is at {} and has {} clusters, allowed neither to be 0",
+                header.refcount_table_offset, header.refcount_table_clusters
             ),
         ));
     }
@@ -79,12 +81,12 @@ pub(super) fn refcount_table(header: &Header, file_len: u64) -> Result<()> {
     if bytes > MAX_REFCOUNT_TABLE_BYTES {
         return Err(Error::malformed(
             Format::Qcow2,
-            place,
-            format!("has {bytes} bytes (byte 56), allowed {MAX_REFCOUNT_TABLE_BYTES}"),
+            header_byte(56),
+            format!("the refcount table has {bytes} bytes, allowed {MAX_REFCOUNT_TABLE_BYTES}"),
         ));
     }
     // Only its used entries need to be there: the last cluster of a small file may be cut.
-    inside(place, header.refcount_table_offset, 8, file_len)
+    inside("refcount table", header.refcount_table_offset, 8, file_len)
 }
 
 /// The L1 table and the refcount table do not share bytes.
@@ -98,8 +100,8 @@ pub(super) fn apart(header: &Header) -> Result<()> {
     {
         return Err(Error::malformed(
             Format::Qcow2,
-            "L1 table",
-            format!("at {l1:#x} overlaps the refcount table at {refcounts:#x}"),
+            format!("L1 table, byte {}", header.l1_offset),
+            format!("overlaps the refcount table at {refcounts:#x}"),
         ));
     }
     Ok(())
@@ -111,8 +113,8 @@ pub(super) fn inside(place: &'static str, at: HostOffset, len: u64, file_len: u6
         Some(end) if len == 0 || end.0 <= file_len => Ok(()),
         _ => Err(Error::malformed(
             Format::Qcow2,
-            place,
-            format!("has {len} bytes at {at}, the file ends at {file_len:#x}"),
+            format!("{place}, byte {at}"),
+            format!("has {len} bytes, the file ends at {file_len:#x}: it was cut short"),
         )),
     }
 }

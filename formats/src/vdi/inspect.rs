@@ -39,12 +39,6 @@ impl crate::inspect::Inspector for Inspector {
                 return Next::Done(facts);
             }
         };
-        if let Some(message) = header.parent() {
-            describe(&header, &mut facts);
-            facts.detail("uuid_parent", uuid(header.uuid_of_parent()));
-            facts.find("parent", Severity::Unsafe, "header", message);
-            return Next::Done(facts);
-        }
         let map = Span::At {
             at: u64::from(header.offset_blocks),
             len: header.map_len().min(MAX_SPAN),
@@ -63,6 +57,10 @@ fn describe(header: &Header, facts: &mut Facts) {
     facts.detail("uuid_image", uuid(&header.uuid_image));
     if !header.comment.is_empty() {
         facts.detail("comment", header.comment.as_str());
+    }
+    if let Some(message) = header.parent() {
+        facts.detail("uuid_parent", uuid(header.uuid_of_parent()));
+        facts.find("parent", Severity::Unsafe, "header", message);
     }
 }
 

@@ -127,7 +127,6 @@ impl Inspector {
             facts.detail("parent_locators", codes);
             let message = parent_message(&header);
             facts.find("parent", Severity::Unsafe, "dynamic header", message);
-            return Next::Done(facts);
         }
         let table_len = match header.table_len(virtual_size) {
             Ok(len) => len,
@@ -150,7 +149,7 @@ impl Inspector {
         };
         let spelling = Table {
             bitmap_size: header.bitmap_size(),
-            is_differencing: false,
+            is_differencing: footer.disk_type == DiskType::Differencing,
         };
         if header
             .table_offset

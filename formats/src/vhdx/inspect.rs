@@ -164,7 +164,6 @@ impl Inspector {
         describe(&metadata, facts);
         if let Some(message) = metadata.parent_message() {
             facts.find("parent", Severity::Unsafe, "metadata", message);
-            return Ok(None);
         }
         let table = Bat::new(&metadata, &regions).map_err(breaks("bat"))?;
         let Some(file_len) = self.file_len else {

@@ -304,7 +304,7 @@ mod tests {
         let comment = format!("{GOOD}# createType=\"vmfs\"\n");
         assert_eq!(faults(&comment), ["create_type"]);
         let parent = format!("{GOOD}parentCID=12345678\n");
-        assert_eq!(faults(&parent), ["parent"]);
+        assert_eq!(faults(&parent), ["parent_link"]);
         assert_eq!(faults(&GOOD.replace("SPARSE", "NONSENSE"))[0], "descriptor");
         assert_eq!(faults(&format!("{GOOD}hello there\n")), ["descriptor"]);
         assert_eq!(faults(&format!("{GOOD}key =1\n")), ["descriptor"]);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::descriptor::{self, Descriptor, Fault, MAX_SPLIT_DESCRIPTOR};
+use super::descriptor::{self, Class, Descriptor, Fault, MAX_SPLIT_DESCRIPTOR};
 use super::layout::{GRAIN_MARKER_LEN, HEADER_LEN, Header, SECTOR, SPARSE_MAGIC, STREAM_END};
 use super::{cowd, rules, sesparse};
 use crate::bytes::le32;
@@ -188,11 +188,7 @@ impl Inspector {
                 message,
             );
         }
-        if facts
-            .findings
-            .iter()
-            .any(|f| f.severity == Severity::Unsafe)
-        {
+        if facts.is_lost() {
             return Next::Done(facts);
         }
         let at = header
@@ -245,11 +241,14 @@ fn text(bytes: &[u8]) -> Next {
         .filter(|_| !descriptor.extents.is_empty());
     descriptor_facts(&descriptor, &mut facts);
     blame(&mut facts, faults);
-    let create_type = Fault {
-        rule: "create_type",
+    let elsewhere = Fault {
+        rule: match descriptor.create_type.class {
+            Class::ExtentFiles => "extent_file",
+            _ => "create_type",
+        },
         message: rules::why_not_alone(&descriptor),
     };
-    blame(&mut facts, vec![create_type]);
+    blame(&mut facts, vec![elsewhere]);
     blame(&mut facts, parent(&descriptor));
     let rest = rules::split(&descriptor, false);
     blame(

@@ -127,7 +127,7 @@ impl Reading {
                 let name = value.trim_matches('"');
                 if name.len() > MAX_HINT {
                     let message = format!("line {n}: parentFileNameHint is {} bytes", name.len());
-                    self.fault("parent", message);
+                    self.fault("parent_link", message);
                 } else {
                     self.descriptor.parent_file_name_hint = Some(name.to_owned());
                 }
@@ -147,7 +147,7 @@ impl Reading {
         if id.is_none() {
             self.fault(
                 if key.eq_ignore_ascii_case("parentCID") {
-                    "parent"
+                    "parent_link"
                 } else {
                     "descriptor"
                 },
@@ -171,7 +171,7 @@ impl Reading {
                     if key == "createtype" {
                         "create_type"
                     } else {
-                        "parent"
+                        "parent_link"
                     },
                     format!(
                         "mentions {key} {mentions} times, {keys} as a key: programs would \

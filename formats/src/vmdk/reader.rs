@@ -9,6 +9,7 @@ use super::layout::{COWD_MAGIC, HEADER_LEN, Header, SECTOR, SPARSE_MAGIC};
 use super::sparse::SparseExtent;
 use super::tables::Geometry;
 use super::{cowd, rules, sesparse};
+use crate::blocks::parent;
 use crate::chain::{self, Overlay};
 use crate::disk::check_range;
 use crate::extent::push_stored;
@@ -59,11 +60,13 @@ fn open_link(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Link> {
     })
 }
 
-/// Asks for the file of a parent.
+/// Asks for the file of a parent: by its name, and by what is left of it where its folders are
+/// those of another machine.
 pub(super) fn ask_parent(parent: &rules::Parent<'_>, options: &OpenOptions) -> Result<Granted> {
     options
         .resolver
         .resolve(Format::Vmdk, Wanted::Parent, parent.name)
+        .or_else(|e| parent::request(Format::Vmdk, [parent.name], options).map_err(|_| e))
 }
 
 /// What the beginning of a file says: a descriptor, and the sparse header it is in.

@@ -239,7 +239,7 @@ fn reads_what_qemu_img_writes() {
             assert_eq!(inspection.format, Format::Vmdk);
             assert_eq!(inspection.virtual_size, Some(size as u64), "{name}");
             if split {
-                assert_eq!(refused_by(&inspection), Some("create_type"), "{name}");
+                assert_eq!(refused_by(&inspection), Some("extent_file"), "{name}");
                 let error = formats::open(source.clone(), &alone()).err().unwrap();
                 assert_eq!(error.kind(), ErrorKind::Refused, "{name}: {error}");
             } else {
@@ -352,7 +352,7 @@ fn the_corpus_reads_as_others_read_it() {
                 let size: u64 = row["virtual_size"].parse().unwrap();
                 assert_eq!(inspection.virtual_size, Some(size), "{name}");
                 let disk = if is_split {
-                    assert_eq!(refused_by(&inspection), Some("create_type"), "{name}");
+                    assert_eq!(refused_by(&inspection), Some("extent_file"), "{name}");
                     let source = Arc::new(bytes);
                     formats::open(source, &within(path.parent().unwrap())).unwrap()
                 } else {
@@ -708,7 +708,7 @@ fn each_rule_refuses_by_its_name() {
         ("create_type", "monolithicSparse", "madeUp"),
         ("create_type", "# Extent", "# createType=\"vmfs\"\n# Extent"),
         ("parent", "parentCID=ffffffff", "parentCID=12345678"),
-        ("parent", "parentCID=ffffffff", "parentCID=-2"),
+        ("parent_link", "parentCID=ffffffff", "parentCID=-2"),
         (
             "parent",
             "# Extent",

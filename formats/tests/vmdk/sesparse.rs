@@ -123,7 +123,7 @@ fn reads_what_the_layout_says_and_qemu_img_reads() {
     assert!(load(&path.join("back.raw")) == guest);
 
     let inspection = inspect(text.as_bytes());
-    assert_eq!(refused_by(&inspection), Some("create_type"));
+    assert_eq!(refused_by(&inspection), Some("extent_file"));
     assert_eq!(inspection.virtual_size, Some(guest.len() as u64));
     assert_eq!(refused_by(&inspect(&image)), Some("create_type"));
     assert_eq!(open(&image).err().unwrap().kind(), ErrorKind::Refused);

@@ -10,6 +10,7 @@ mod write;
 use std::fs::File;
 use std::io;
 use std::num::NonZero;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,8 +24,9 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::output::{self, Output, Paint, Plain};
-use super::progress::{self, Show};
-use super::{Exit, input, signals};
+use super::permit::{FileId, Means, Permit};
+use super::progress;
+use super::{Exit, input, signals, target, work};
 pub(super) use open::Refusal;
 use open::open_disk;
 use place::{Place, Written};
@@ -47,8 +49,12 @@ pub(super) struct Args {
     output_format: Format,
 
     /// Options of the output's format; may be repeated
-    #[arg(short, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = pair)]
+    #[arg(short, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = target::pair)]
     options: Vec<(String, String)>,
+
+    /// Passphrase of an image written with -o encrypt.format=luks: all bytes of this file
+    #[arg(long, value_name = "FILE")]
+    output_passphrase_file: Option<PathBuf>,
 
     /// Compress the output
     #[arg(short)]
@@ -66,9 +72,28 @@ pub(super) struct Args {
     #[arg(short)]
     progress: bool,
 
+    /// Say nothing but errors
+    #[arg(short)]
+    quiet: bool,
+
+    /// Accepted for qemu-img's sake: nothing is locked here
+    #[arg(short = 'U', long, hide = true)]
+    force_share: bool,
+
+    /// Accepted for qemu-img's sake: threads write as they finish, and the file is the same
+    #[arg(short = 'W', hide = true)]
+    out_of_order: bool,
+
     /// Which disk of an archive: its name, or its number counted from 0
     #[arg(long, value_name = "N|NAME")]
     disk: Option<String>,
+
+    /// Read an internal snapshot instead of the present state: its name or id
+    #[arg(short = 'l', long, value_name = "NAME")]
+    snapshot: Option<String>,
+
+    #[command(flatten)]
+    permit: Permit,
 
     /// How to sum up: `json` prints an object to standard output, `human` a line to a terminal
     #[arg(long, value_name = "FORMAT", default_value = "human")]
@@ -81,13 +106,6 @@ pub(super) struct Args {
     /// Image to write
     #[arg(value_name = "OUT", required = true)]
     to: PathBuf,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err("expected key=value".into()),
-    }
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -110,7 +128,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             seconds: seconds.as_secs_f64(),
             bytes_per_second: rate,
         })?,
-        Output::Human if io::IsTerminal::is_terminal(&io::stderr()) => {
+        Output::Human if !args.quiet && io::IsTerminal::is_terminal(&io::stderr()) => {
             output::talk(format_args!(
                 "{}: {}, {} virtual, {} on disk, {:.1} s, {}/s",
                 Plain(&args.to.to_string_lossy()),
@@ -200,13 +218,15 @@ fn convert(args: &Args) -> anyhow::Result<Done> {
         _ => e,
     };
 
+    let means = args.permit.means()?;
     let mut disks = Vec::new();
     let mut source_format = None;
     for path in &args.from {
-        let opened = open_input(args, path, &mut out, &progress).map_err(cancelled)?;
+        let opened = open_input(args, path, &means, &mut out, &progress).map_err(cancelled)?;
         disks.push(opened.0);
         source_format.get_or_insert(opened.1);
     }
+    out.check_keeps(means.granted())?;
     let virtual_size = disks.iter().map(|disk| disk.virtual_size()).sum();
     let work = Work {
         what: &what,
@@ -215,7 +235,7 @@ fn convert(args: &Args) -> anyhow::Result<Done> {
         options,
         progress: &progress,
     };
-    let show = Show::on_stderr(args.progress);
+    let show = work::show(args.progress, args.quiet);
     let (copied, allocated_size) = match &out {
         Out::Place(place) => {
             let draft = place.begin(what.parts(virtual_size)?)?;
@@ -262,15 +282,17 @@ fn blame(e: formats::Error, args: &Args, is_output: bool) -> anyhow::Error {
 fn open_input(
     args: &Args,
     path: &Path,
+    means: &Means,
     out: &mut Out,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<(Arc<dyn Disk>, Format)> {
-    let file: FileSource = match path.as_os_str() == DASH {
-        true => spool::stdin(out.dir(), progress)?,
-        false => input::open(path)?,
+    let (file, place): (FileSource, _) = match path.as_os_str() == DASH {
+        true => (spool::stdin(out.dir(), progress)?, None),
+        false => (input::open(path)?, Some(path)),
     };
     out.check_differs(file.file())?;
-    open_disk(args, Arc::new(file), out.dir(), progress).with_context(|| path.display().to_string())
+    open_disk(args, Arc::new(file), place, means, out.dir(), progress)
+        .with_context(|| path.display().to_string())
 }
 
 /// Where the output goes.
@@ -289,9 +311,15 @@ impl Out {
     }
 
     fn check_differs(&mut self, input: &File) -> anyhow::Result<()> {
+        let meta = input.metadata().context("reading file attributes")?;
+        self.check_keeps(vec![(meta.dev(), meta.ino())])
+    }
+
+    /// Checks that none of `files` is overwritten: they are read, and others may need them.
+    fn check_keeps(&mut self, files: Vec<FileId>) -> anyhow::Result<()> {
         match self {
-            Self::Place(place) => place.check_differs(input),
-            Self::Stdout(stdout) => stdout.check_differs(input),
+            Self::Place(place) => place.check_keeps(files),
+            Self::Stdout(stdout) => stdout.check_keeps(&files),
         }
     }
 }

@@ -13,14 +13,16 @@ use formats::copy::Part;
 use formats::{Error, FileSink, HostOffset, Parts, Sink};
 use tempfile::{NamedTempFile, TempDir};
 
+use crate::cli::permit::FileId;
+
 /// Where the output goes.
 pub(super) struct Place {
     path: PathBuf,
     pub(super) dir: PathBuf,
     /// The file there now.
     existing: Option<fs::Metadata>,
-    /// Device and number of each input.
-    inputs: Vec<(u64, u64)>,
+    /// What is read.
+    inputs: Vec<FileId>,
 }
 
 /// The output while it is written; dropped, it is removed.
@@ -88,9 +90,9 @@ impl Place {
         name.to_string_lossy().into_owned()
     }
 
-    pub(super) fn check_differs(&mut self, input: &File) -> anyhow::Result<()> {
-        let input = input.metadata().context("reading file attributes")?;
-        self.inputs.push((input.dev(), input.ino()));
+    /// Checks that none of `inputs` is replaced, now and by the files of [`begin`](Self::begin).
+    pub(super) fn check_keeps(&mut self, inputs: Vec<FileId>) -> anyhow::Result<()> {
+        self.inputs.extend(inputs);
         self.check_replaces(&self.path, self.existing.as_ref())
     }
 

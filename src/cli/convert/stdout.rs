@@ -17,6 +17,7 @@ use super::Args;
 use super::place::Written;
 use super::write::{What, Work};
 use crate::cli::output::Output;
+use crate::cli::permit::FileId;
 
 /// Standard output.
 pub(super) struct Stdout {
@@ -68,10 +69,10 @@ impl Stdout {
         self.failed.load(Ordering::Relaxed)
     }
 
-    pub(super) fn check_differs(&self, input: &File) -> anyhow::Result<()> {
-        let input = input.metadata().context("reading file attributes")?;
+    /// Checks that it is none of `inputs`.
+    pub(super) fn check_keeps(&self, inputs: &[FileId]) -> anyhow::Result<()> {
         let output = self.file.metadata().context("reading file attributes")?;
-        if output.is_file() && (output.dev(), output.ino()) == (input.dev(), input.ino()) {
+        if output.is_file() && inputs.contains(&(output.dev(), output.ino())) {
             bail!("standard output is the input too");
         }
         Ok(())

@@ -10,6 +10,7 @@ use formats::{CreateOptions, Disk, Error, FileSink, FileSource, Format, Sink, ra
 
 use super::Args;
 use super::place::without_path;
+use crate::cli::target;
 
 /// What was asked for.
 pub(super) struct What {
@@ -27,7 +28,9 @@ impl What {
         if args.output_format != Format::Ova && args.from.len() > 1 {
             bail!("{} holds one disk, not several", args.output_format);
         }
+        let passphrase = args.output_passphrase_file.as_deref();
         let kind = match args.output_format {
+            Format::Ova if passphrase.is_some() => bail!("ova is not written encrypted: qcow2 is"),
             Format::Ova => {
                 let mut pairs = args.options.clone();
                 // A machine without a name is called as its file.
@@ -39,7 +42,12 @@ impl What {
                 }
                 Kind::Ova(ova::WriteOptions::parse(&pairs)?)
             }
-            format => Kind::Image(CreateOptions::parse(format, &args.options, args.compress)?),
+            format => Kind::Image(target::options(
+                format,
+                &args.options,
+                args.compress,
+                passphrase,
+            )?),
         };
         if let (Kind::Image(options), true) = (&kind, args.to.as_os_str() == super::DASH)
             && options.is_split()
@@ -50,6 +58,11 @@ impl What {
             && options.is_split()
         {
             bail!("--wrap compresses one file: this image is several");
+        }
+        if let (Kind::Image(CreateOptions::Raw(options)), Some(_)) = (&kind, args.wrap)
+            && options.preallocation != raw::Preallocation::Off
+        {
+            bail!("--wrap leaves no room to preallocate");
         }
         Ok(Self {
             kind,
@@ -101,7 +114,7 @@ impl Work<'_> {
         let Some(wrap) = self.what.wrap else {
             return self.write(sink);
         };
-        if let Kind::Image(CreateOptions::Raw) = &self.what.kind {
+        if let Kind::Image(CreateOptions::Raw(_)) = &self.what.kind {
             return compress(disk, wrap, sink, &self.options, self.progress);
         }
         // Headers come last, and compressed bytes cannot be changed.

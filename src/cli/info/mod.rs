@@ -7,27 +7,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use formats::inspect::Inspection;
-use formats::{Error, Format, Limits, Source};
+use formats::{Error, FileSource, Format, Limits, Source};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::output::{self, Output};
+use super::permit::{self, Folders};
 use super::{Exit, image, input};
 
 /// Tell what `qemu-img info` tells, in its words and fields
 ///
 /// The same judgement as `inspect`, without its verdict: scripts written for qemu-img read it
-/// unchanged. Only a few megabytes of each file are read, and nothing an image names is opened.
+/// unchanged. Only a few megabytes of each file are read, and of the files that an image names none
+/// but the backing files that --backing-chain and --allow-backing ask for.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Format the files must have; `raw` takes the bytes of any file as they are
     #[arg(short, value_name = "FMT")]
     format: Option<Format>,
 
-    /// Print an array of the images of a chain: one, for backing files are not opened
+    /// Tell of all images of a chain, the topmost first; --allow-backing says where they may lie
     #[arg(long)]
     backing_chain: bool,
+
+    /// Let images name backing files inside this folder; may be repeated
+    #[arg(long, value_name = "DIR", requires = "backing_chain")]
+    allow_backing: Vec<PathBuf>,
 
     /// Accepted for qemu-img's sake: nothing is locked here
     #[arg(short = 'U', long, hide = true)]
@@ -42,6 +47,9 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
 }
 
+/// Images a chain may have.
+const MAX_CHAIN: usize = 16;
+
 /// The name qemu has for a format.
 pub(super) fn qemu_name(format: Format) -> &'static str {
     match format {
@@ -52,16 +60,21 @@ pub(super) fn qemu_name(format: Format) -> &'static str {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let folders = match args.allow_backing.as_slice() {
+        [] => None,
+        dirs => Some(Folders::open(dirs)?),
+    };
     let mut worst = Exit::Fine;
     let mut nodes = Vec::new();
     for (n, path) in args.files.iter().enumerate() {
-        match describe(args, path).with_context(|| path.display().to_string()) {
-            Ok(node) => {
+        match chain(args, folders.as_ref(), path).with_context(|| path.display().to_string()) {
+            Ok(chain) => {
                 if args.output == Output::Human {
+                    let texts: Vec<_> = chain.iter().map(human::image).collect();
                     let gap = if n == 0 { "" } else { "\n" };
-                    output::data(format!("{gap}{}", human::image(&node)).as_bytes())?;
+                    output::data(format!("{gap}{}", texts.join("\n")).as_bytes())?;
                 }
-                nodes.push(node);
+                nodes.extend(chain);
             }
             Err(e) => {
                 output::complain(&e);
@@ -94,18 +107,58 @@ fn print(value: &Value) -> anyhow::Result<()> {
     output::data(&text)
 }
 
-fn describe(args: &Args, path: &Path) -> anyhow::Result<Value> {
-    let source: Arc<dyn Source> = Arc::new(input::open(path)?);
-    let file = node::File {
+/// An image of a chain.
+struct Link {
+    name: String,
+    source: Arc<dyn Source>,
+    /// Where names in it count from.
+    dir: PathBuf,
+    /// What it has to be.
+    claimed: Option<Format>,
+}
+
+/// The image at `path`, and all beneath it where that is asked for.
+fn chain(args: &Args, folders: Option<&Folders>, path: &Path) -> anyhow::Result<Vec<Value>> {
+    let mut link = Link {
         name: path.to_string_lossy().into_owned(),
-        len: source.len(),
-        allocated: source.allocated(),
+        source: Arc::new(input::open(path)?),
+        dir: permit::folder_of(path),
+        claimed: args.format,
     };
-    if args.format == Some(Format::Raw) {
+    let mut nodes = Vec::new();
+    loop {
+        let node = describe(&link)?;
+        let beneath = match args.backing_chain {
+            true => beneath(&node, &link, folders)?,
+            false => None,
+        };
+        nodes.push(node);
+        let Some(next) = beneath else {
+            return Ok(nodes);
+        };
+        if nodes.len() >= MAX_CHAIN {
+            bail!("the chain is longer than {MAX_CHAIN} images");
+        }
+        link = next;
+    }
+}
+
+fn describe(link: &Link) -> anyhow::Result<Value> {
+    let file = node::File {
+        name: link.name.clone(),
+        len: link.source.len(),
+        allocated: link.source.allocated(),
+    };
+    if link.claimed == Some(Format::Raw) {
         return Ok(node::raw(&file));
     }
-    let found = input::judge(&source, &Limits::default())?;
-    check(args, &found)?;
+    let found = input::judge(&link.source, &Limits::default())?;
+    if let Some(claimed) = link.claimed
+        && !image::is_same(claimed, found.format)
+    {
+        let what = format!("it is not {claimed} as it is said to be");
+        return Err(Error::refused(found.format, "", what).into());
+    }
     node::image(&file, &found).ok_or_else(|| {
         let why = found.findings.first().map_or_else(
             || "its size cannot be told".to_owned(),
@@ -115,16 +168,28 @@ fn describe(args: &Args, path: &Path) -> anyhow::Result<Value> {
     })
 }
 
-fn check(args: &Args, found: &Inspection) -> anyhow::Result<()> {
-    if let Some(claimed) = args.format
-        && !image::is_same(claimed, found.format)
-    {
-        let what = format!("it is not {claimed} as -f says");
-        return Err(Error::refused(found.format, "", what).into());
-    }
-    let names_another = found.findings.iter().any(|f| f.rule == "backing_file");
-    if args.backing_chain && names_another {
-        bail!("has a backing file, and none is opened here: leave out --backing-chain");
-    }
-    Ok(())
+/// The image beneath that of `node`, where it has one.
+fn beneath(node: &Value, link: &Link, folders: Option<&Folders>) -> anyhow::Result<Option<Link>> {
+    let Some(name) = node["backing-filename"].as_str() else {
+        return Ok(None);
+    };
+    let open = || -> anyhow::Result<Link> {
+        let Some(folders) = folders else {
+            bail!("no file is opened that --allow-backing does not grant");
+        };
+        let recorded = node["backing-filename-format"].as_str();
+        let (file, dir) = folders.file(&link.dir, name)?;
+        Ok(Link {
+            name: node["full-backing-filename"]
+                .as_str()
+                .unwrap_or(name)
+                .to_owned(),
+            source: Arc::new(FileSource::new(file)?),
+            dir,
+            claimed: recorded.map(str::parse).transpose()?,
+        })
+    };
+    open()
+        .with_context(|| format!("its backing file {name:?}"))
+        .map(Some)
 }

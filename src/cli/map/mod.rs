@@ -6,11 +6,12 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use formats::map::{Picture, Walk};
-use formats::{Extent, ExtentKind, Format, GuestOffset, guest_len};
+use formats::map::{Mapped, Picture, Walk};
+use formats::{ExtentKind, Format, GuestOffset, guest_len};
 
-use super::image::{self, Image};
+use super::image::{self, Image, Request};
 use super::output::{Output, Plain};
+use super::permit::Permit;
 use super::publish::{Existing, publish};
 use super::{Exit, size};
 
@@ -36,6 +37,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "N|NAME")]
     disk: Option<String>,
 
+    /// Read an internal snapshot instead of the present state: its name or id
+    #[arg(long, value_name = "NAME")]
+    snapshot: Option<String>,
+
+    #[command(flatten)]
+    permit: Permit,
+
     /// Draw a picture of the whole disk into this file instead, which it replaces; `-` is
     /// standard output
     #[arg(long, value_name = "FILE", conflicts_with_all = ["start_offset", "max_length", "output"])]
@@ -55,12 +63,20 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let image = image::open(&args.file, args.format, args.disk.as_deref())?;
+    let request = Request {
+        member: args.disk.as_deref(),
+        snapshot: args.snapshot.as_deref(),
+        ..Request::new(&args.file, args.format)
+    };
+    let means = args.permit.means()?;
+    let image = image::open(&request, &means)?;
     let name = args.file.display().to_string();
     if let Some(svg) = &args.svg {
         draw(&image, args, svg)?;
         return Ok(Exit::Fine);
     }
+    let mut files = vec![name.clone()];
+    files.extend(means.beneath());
     let start = GuestOffset(args.start_offset);
     let end = start
         .checked_add(args.max_length.unwrap_or(u64::MAX))
@@ -70,7 +86,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let mut list: Box<dyn List> = match args.output {
         Output::Json => Box::new(Json { is_first: true }),
-        Output::Human => Box::new(Table { file: &name }),
+        Output::Human => Box::new(Table { files: &files }),
     };
     let write = |done: io::Result<()>| match done {
         // A reader that has gone away ends the output and nothing else.
@@ -80,8 +96,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     if !write(list.begin(&mut out))? {
         return Ok(Exit::Fine);
     }
-    while let Some(extent) = walk.next().with_context(|| name.clone())? {
-        if !write(list.extent(&extent, image.is_bare, &mut out))? {
+    while let Some(mapped) = walk.next().with_context(|| name.clone())? {
+        if !write(list.extent(&mapped, image.is_bare, &mut out))? {
             return Ok(Exit::Fine);
         }
     }
@@ -94,22 +110,24 @@ trait List {
     fn begin(&self, out: &mut dyn Write) -> io::Result<()>;
 
     /// `is_bare`: the file's own bytes can be pointed to.
-    fn extent(&mut self, extent: &Extent, is_bare: bool, out: &mut dyn Write) -> io::Result<()>;
+    fn extent(&mut self, mapped: &Mapped, is_bare: bool, out: &mut dyn Write) -> io::Result<()>;
 
     fn end(&self, out: &mut dyn Write) -> io::Result<()>;
 }
 
-/// Where the bytes of `extent` lie in the file.
-fn host(extent: &Extent, is_bare: bool) -> Option<u64> {
-    match extent.kind {
-        ExtentKind::Data { host } if is_bare => host.map(|at| at.0),
+/// Where the bytes of an extent lie in the file of its image.
+fn host(mapped: &Mapped, is_bare: bool) -> Option<u64> {
+    match mapped.extent.kind {
+        // Images beneath are never wrapped in anything.
+        ExtentKind::Data { host } if is_bare || mapped.depth > 0 => host.map(|at| at.0),
         _ => None,
     }
 }
 
 /// The columns of `qemu-img map`.
 struct Table<'a> {
-    file: &'a str,
+    /// By depth.
+    files: &'a [String],
 }
 
 impl List for Table<'_> {
@@ -121,7 +139,8 @@ impl List for Table<'_> {
         )
     }
 
-    fn extent(&mut self, extent: &Extent, is_bare: bool, out: &mut dyn Write) -> io::Result<()> {
+    fn extent(&mut self, mapped: &Mapped, is_bare: bool, out: &mut dyn Write) -> io::Result<()> {
+        let extent = &mapped.extent;
         if extent.kind.is_hole() {
             return Ok(());
         }
@@ -130,17 +149,19 @@ impl List for Table<'_> {
             0 => "0".to_owned(),
             n => format!("{n:#x}"),
         };
-        let place = match (host(extent, is_bare), extent.kind) {
+        let place = match (host(mapped, is_bare), extent.kind) {
             (Some(at), _) => hex(at),
             (None, ExtentKind::Encoded) => "compressed".into(),
             (None, _) => "-".into(),
         };
+        let file = self.files.get(mapped.depth as usize);
+        let file = file.map_or("-", String::as_str);
         writeln!(
             out,
             "{:<16}{:<16}{place:<16}{}",
             hex(extent.range.start.0),
             hex(guest_len(&extent.range)),
-            Plain(self.file)
+            Plain(file)
         )
     }
 
@@ -159,21 +180,23 @@ impl List for Json {
         write!(out, "[")
     }
 
-    fn extent(&mut self, extent: &Extent, is_bare: bool, out: &mut dyn Write) -> io::Result<()> {
+    fn extent(&mut self, mapped: &Mapped, is_bare: bool, out: &mut dyn Write) -> io::Result<()> {
+        let extent = &mapped.extent;
         let gap = if self.is_first { "" } else { ",\n" };
         self.is_first = false;
         let is_data = !extent.kind.is_hole();
         write!(
             out,
-            "{gap}{{ \"start\": {}, \"length\": {}, \"depth\": 0, \"present\": {}, \"zero\": {}, \
+            "{gap}{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \
              \"data\": {is_data}, \"compressed\": {}",
             extent.range.start.0,
             guest_len(&extent.range),
+            mapped.depth,
             extent.kind != ExtentKind::Unallocated,
             !is_data,
             extent.kind == ExtentKind::Encoded,
         )?;
-        match host(extent, is_bare) {
+        match host(mapped, is_bare) {
             Some(at) => write!(out, ", \"offset\": {at}}}"),
             None => write!(out, "}}"),
         }
@@ -188,12 +211,13 @@ fn draw(image: &Image, args: &Args, svg: &std::path::Path) -> anyhow::Result<()>
     let size = image.disk.virtual_size();
     let mut picture = Picture::new(svg::COLUMNS, size, image.file_size);
     let mut walk = Walk::new(image.disk.as_ref(), GuestOffset::ZERO..GuestOffset(size));
-    while let Some(mut extent) = walk
+    while let Some(Mapped { mut extent, depth }) = walk
         .next()
         .with_context(|| args.file.display().to_string())?
     {
+        // The file drawn is the image's own.
         if let ExtentKind::Data { host } = &mut extent.kind
-            && !image.is_bare
+            && !(image.is_bare && depth == 0)
         {
             *host = None;
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::bytes::is_zero;
 use crate::copy::Progress;
-use crate::map::Walk;
+use crate::map::{Mapped, Walk};
 use crate::qcow2::entries::{OFFSET_MASK, freed, numbers};
 use crate::qcow2::layout::{Header, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, incompatible};
 use crate::qcow2::{reader, rules};
@@ -329,7 +329,7 @@ impl Image<'_> {
         let disk = reader::open(Arc::new(patched), &options)?;
         let mut walk = Walk::new(disk.as_ref(), old..GuestOffset(size));
         let mut zeros = Writes::new();
-        while let Some(extent) = walk.next()? {
+        while let Some(Mapped { extent, .. }) = walk.next()? {
             if extent.kind.is_hole() {
                 continue;
             }
