@@ -261,6 +261,17 @@ impl<'a> Checker<'a> {
         let geometry = image.header.geometry;
         let (cluster_size, entry_size) = (geometry.cluster_size(), geometry.l2_entry_size());
         let has_data_file = image.header.has(incompatible::DATA_FILE);
+        let rest = HostOffset(image.source.len()).since(l2.at);
+        if rest < cluster_size {
+            // One that is past the end altogether is told already.
+            if rest > 0 {
+                self.report.corruption(l2.times, || {
+                    let message = format!("the file ends {rest} bytes into it");
+                    (format!("L2 table, byte {}", l2.at), message)
+                });
+            }
+            return Ok(());
+        }
         let bytes = read_zeroed(image.source, l2.at, cluster_size)?;
         let mut follows = None;
         for (n, words) in bytes.chunks_exact(entry_size as usize).enumerate() {
@@ -343,8 +354,13 @@ impl<'a> Checker<'a> {
 
     /// Whether the refcount of the cluster at `at` is one; `None` where it cannot be told.
     pub(super) fn is_one(&mut self, at: HostOffset) -> Result<Option<bool>> {
+        Ok(self.refcount(at)?.map(|count| count == 1))
+    }
+
+    /// The refcount of the cluster at `at`; `None` where it cannot be told.
+    pub(super) fn refcount(&mut self, at: HostOffset) -> Result<Option<u64>> {
         let cluster = at.0 >> self.image.header.geometry.cluster_bits;
-        Ok(self.refcounts.get(cluster)?.map(|count| count == 1))
+        self.refcounts.get(cluster)
     }
 
     /// The COPIED flags of the present L1 table.

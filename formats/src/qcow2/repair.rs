@@ -145,7 +145,15 @@ fn rebuild(
         {
             // Two at once would be twice the memory.
             drop(census.take());
-            census = Some(checker.census(window, false)?);
+            let counted = checker.census(window, false)?;
+            if n == 0 && counted.users(0) != 1 {
+                return Err(Error::malformed(
+                    Format::Qcow2,
+                    "header",
+                    "its cluster is used for something else, too: nothing can be written there",
+                ));
+            }
+            census = Some(counted);
         }
         let mut block = vec![0; cluster_size as usize];
         for cluster in clusters {
@@ -218,15 +226,19 @@ fn set_flags(
         if at == HostOffset::ZERO {
             continue;
         }
+        let byte = HostOffset(image.header.l1_offset.0 + n as u64 * 8);
         let flagged = flagged(entry, checker.is_one(at)?);
-        if flagged != entry {
-            let byte = HostOffset(image.header.l1_offset.0 + n as u64 * 8);
+        if flagged != entry && checker.refcount(byte)? == Some(1) {
             sink.write_all_at(&flagged.to_be_bytes(), byte)?;
         }
     }
     for l2 in image.l2.iter().filter(|l2| l2.active > 0) {
         let is_inside = l2.at.0 + cluster_size <= source.len();
         if !l2.at.0.is_multiple_of(cluster_size) || !is_inside {
+            continue;
+        }
+        // What else uses it may be a guest's bytes.
+        if checker.refcount(l2.at)? != Some(l2.times) {
             continue;
         }
         let bytes = read_zeroed(source, l2.at, cluster_size)?;

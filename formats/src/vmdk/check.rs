@@ -328,7 +328,7 @@ impl Extent {
         let mut at = from;
         for run in runs.runs.iter().cloned().chain(std::iter::once(end..end)) {
             // Less than a grain is what alignment leaves.
-            if run.start >= at + grain {
+            if run.start.checked_sub(at).is_some_and(|rest| rest >= grain) {
                 let bytes = (run.start - at) * SECTOR;
                 let place = format!("{}sector {at:#x}", self.place);
                 check.leak(
