@@ -44,6 +44,21 @@ pub enum ErrorKind {
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Bytes of a place or a message at most: both may quote the file.
+const MAX_TEXT: usize = 1024;
+
+/// Makes a text fit for terminals and logs, whatever it quotes: not too long, no control characters.
+pub(crate) fn presentable(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push('…');
+    }
+    if text.contains(char::is_control) {
+        text = text.replace(char::is_control, " ");
+    }
+    text
+}
+
 macro_rules! constructors {
     ($($name:ident, $kind:ident, $doc:literal;)*) => {$(
         #[doc = $doc]
@@ -66,11 +81,15 @@ impl Error {
         message: String,
         source: Option<io::Error>,
     ) -> Self {
+        let place = match place {
+            Cow::Owned(place) => presentable(place).into(),
+            ours => ours,
+        };
         Self(Box::new(Inner {
             kind,
             format,
             place,
-            message,
+            message: presentable(message),
             source,
         }))
     }
@@ -190,6 +209,21 @@ mod tests {
             "qcow2 header: cluster_bits is 31 at byte 20, allowed 9 to 21"
         );
         assert_eq!(e.kind(), ErrorKind::Malformed);
+    }
+
+    #[test]
+    fn what_is_quoted_is_cut_and_harmless() {
+        let e = Error::malformed(
+            Format::Ovf,
+            "a\tb".to_owned(),
+            "\x1b[2J".to_owned() + &"é".repeat(9999),
+        );
+        let said = e.to_string();
+        assert!(
+            said.starts_with("ovf a b:  [2Jé") && said.ends_with("é…"),
+            "{said}"
+        );
+        assert!(said.len() < 1100);
     }
 
     #[test]

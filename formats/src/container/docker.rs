@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::ova::shown;
 use super::tar::{self, Kind, Listing, Member};
 use super::{blank, push_finding};
 use crate::codec::stream::{self, Compression};
@@ -20,8 +21,11 @@ use crate::inspect::{Finding, Inspection, Severity};
 use crate::source::read_up_to;
 use crate::{Format, HostOffset, Result, Slice, Source};
 
-/// The largest JSON read, in bytes.
+/// The largest JSON read, and all that is read together, in bytes.
 const MAX_JSON: u64 = 1 << 20;
+const MAX_ALL_JSON: u64 = 8 << 20;
+/// Bytes of names and tags told, all together.
+const MAX_TOLD: usize = 1 << 20;
 /// Images listed, and layers of them all.
 const MAX_IMAGES: usize = 64;
 const MAX_LAYERS: usize = 512;
@@ -40,6 +44,10 @@ struct Archive<'a> {
     disks: Vec<Value>,
     faults: Vec<String>,
     reads: usize,
+    /// Bytes of JSON that may still be read, and of text that may still be told.
+    json: u64,
+    told: usize,
+    layer_count: usize,
 }
 
 /// Judges the container archive in `source`.
@@ -55,6 +63,9 @@ pub(super) fn describe(source: &Arc<dyn Source>, listing: Listing) -> Result<Ins
         disks: Vec::new(),
         faults: Vec::new(),
         reads: 0,
+        json: MAX_ALL_JSON,
+        told: MAX_TOLD,
+        layer_count: 0,
     };
     if archive.members.contains_key("manifest.json") {
         archive.take_saved()?;
@@ -117,17 +128,39 @@ impl Archive<'_> {
             return Ok(None);
         }
         let Some(member) = self.members.get(name) else {
-            self.faults.push(format!("{name:?} is not in the archive"));
+            self.fault(name, "is not in the archive");
             return Ok(None);
         };
-        let len = usize::try_from(member.len.min(MAX_JSON)).unwrap_or(0);
-        let bytes = read_up_to(self.source.as_ref(), member.at, len)?;
+        let len = member.len.min(MAX_JSON);
+        let Some(left) = self.json.checked_sub(len) else {
+            self.fault(name, "is not read: there is too much JSON before it");
+            return Ok(None);
+        };
+        self.json = left;
+        let bytes = read_up_to(self.source.as_ref(), member.at, len as usize)?;
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Some(value)),
             Err(e) => {
-                self.faults.push(format!("{name:?} is no JSON: {e}"));
+                self.fault(name, &format!("is no JSON: {e}"));
                 Ok(None)
             }
+        }
+    }
+
+    fn fault(&mut self, name: &str, what: &str) {
+        if self.faults.len() < MAX_READS {
+            self.faults.push(format!("{} {what}", shown(name)));
+        }
+    }
+
+    /// Whether so much text may still be told: one long name stands in many images.
+    fn tell(&mut self, len: usize) -> bool {
+        match self.told.checked_sub(len) {
+            Some(left) => {
+                self.told = left;
+                true
+            }
+            None => false,
         }
     }
 
@@ -172,10 +205,14 @@ impl Archive<'_> {
             None => Value::Null,
         };
         let mut listed = Vec::new();
-        for name in layers.into_iter().take(MAX_LAYERS) {
+        for name in layers {
+            if self.layer_count == MAX_LAYERS || !self.tell(name.len()) {
+                self.fault(&name, "is not listed: there are too many layers before it");
+                break;
+            }
+            self.layer_count += 1;
             let Some(member) = self.members.get(name.as_str()) else {
-                let message = format!("the layer {name:?} is not in the archive");
-                self.faults.push(message);
+                self.fault(&name, "is a layer, and not in the archive");
                 continue;
             };
             let len = usize::try_from(member.len).map_or(stream::HEAD, |n| n.min(stream::HEAD));
@@ -189,10 +226,14 @@ impl Archive<'_> {
                 self.layers.push(name);
             }
         }
+        let [tags, architecture, os] = [tags, &config["architecture"], &config["os"]].map(|said| {
+            let is_told = self.tell(said.to_string().len());
+            is_told.then_some(said)
+        });
         self.images.push(json!({
             "tags": tags,
-            "architecture": config["architecture"],
-            "os": config["os"],
+            "architecture": architecture,
+            "os": os,
             "layers": listed,
         }));
         Ok(())
@@ -212,7 +253,11 @@ impl Archive<'_> {
             let files = tar::list(&layer)?.members.into_iter();
             for file in files.filter(|f| f.kind == Kind::File && f.len > 0) {
                 let path = file.name.trim_start_matches("./").trim_start_matches('/');
-                if path.starts_with("disk/") && self.disks.len() < MAX_DISKS {
+                if path.starts_with("disk/")
+                    && self.disks.len() < MAX_DISKS
+                    && let Some(left) = self.told.checked_sub(name.len() + path.len())
+                {
+                    self.told = left;
                     self.disks
                         .push(json!({ "layer": name, "file": path, "size": file.len }));
                 }

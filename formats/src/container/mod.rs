@@ -28,6 +28,7 @@ use std::sync::Arc;
 use serde_json::Map;
 
 use crate::copy::Progress;
+use crate::error::presentable;
 use crate::inspect::{self, Finding, Inspection, Severity};
 use crate::source::read_up_to;
 use crate::{Format, HostOffset, Limits, Result, Source};
@@ -168,13 +169,15 @@ fn blank(format: Format, container_format: &'static str, file_size: u64) -> Insp
 }
 
 /// Keeps the first of very many findings, and rather those that refuse the image.
-fn push_finding(findings: &mut Vec<Finding>, finding: Finding) {
+fn push_finding(findings: &mut Vec<Finding>, mut finding: Finding) {
     const ENOUGH: usize = 100;
     let bound = match finding.severity {
         Severity::Unsafe => 2 * ENOUGH,
         _ => ENOUGH,
     };
     if findings.len() < bound {
+        finding.place = presentable(finding.place);
+        finding.message = presentable(finding.message);
         findings.push(finding);
     }
 }

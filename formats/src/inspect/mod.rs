@@ -24,6 +24,7 @@ pub use source::inspect;
 pub(crate) use stream::HEAD as REMEMBERED_HEAD;
 pub use stream::Stream;
 
+use crate::error::presentable;
 use crate::{Error, ErrorKind, Format};
 use crate::{bochs, content, dmg, foreign, gpt, iso, luks, parallels};
 use crate::{qcow1, qcow2, qed, vdi, vhd, vhdx, vmdk};
@@ -146,8 +147,8 @@ impl Facts {
         self.findings.push(Finding {
             rule,
             severity,
-            place: place.into(),
-            message: message.into(),
+            place: presentable(place.into()),
+            message: presentable(message.into()),
         });
     }
 

@@ -36,6 +36,7 @@ pub use options::WriteOptions;
 pub use write::write_ova;
 
 pub(super) use describe::describe;
+pub(super) use name::shown;
 pub(super) use read::{external_reference, is_descriptor, parse_descriptor};
 pub(super) use vagrant::is_box;
 
@@ -206,7 +207,7 @@ impl Ova {
                 let finding = Finding {
                     rule: "manifest_mismatch",
                     severity: Severity::Unsafe,
-                    place: format!("member {}", name::shown(&entry.name)),
+                    place: format!("member {}", shown(&entry.name)),
                     message: "its digest is not that of the manifest: damaged or changed".into(),
                 };
                 push_finding(&mut findings, finding);

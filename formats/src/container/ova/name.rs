@@ -23,7 +23,7 @@ pub(super) fn is_plain(name: &str) -> bool {
 }
 
 /// A name as it may be shown.
-pub(super) fn shown(name: &str) -> String {
+pub(in crate::container) fn shown(name: &str) -> String {
     let cut = name.floor_char_boundary(80);
     if cut < name.len() {
         format!("{:?}…", &name[..cut])
