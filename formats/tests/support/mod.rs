@@ -3,6 +3,15 @@
 //! The corpus lies where `GLINT_CORPUS` says; without it the tests that need it say so and pass.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod build;
+pub(crate) mod exercise;
+pub(crate) mod limited;
+pub(crate) mod mend;
+mod random;
+pub(crate) mod seeds;
+pub(crate) mod sparse;
+pub(crate) mod targets;
+
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
@@ -13,6 +22,9 @@ use std::sync::Arc;
 use formats::resolve::{Granted, Resolver, Wanted};
 use formats::{Error, FileSource, Format, Result, Source};
 use sha2::{Digest, Sha256};
+
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use random::Random;
 
 /// The corpus.
 pub(crate) struct Corpus {
@@ -195,24 +207,6 @@ impl Resolver for GroupResolver {
                 format!("{name:?} is not in its group"),
             )),
         }
-    }
-}
-
-/// Small pseudo-random numbers from a seed (SplitMix64): the same in every run.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`, which is not zero.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
     }
 }
 
