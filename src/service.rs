@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::auth::Identity;
 use crate::auth::policy::{self, Policies};
+use crate::auth::protections::Protections;
 use crate::catalog::Catalog;
 use crate::config::{CatalogPlace, Config, Faults};
 use crate::domain::{ImageId, Location};
@@ -28,6 +29,8 @@ pub struct Service {
     pub identity: Identity,
     /// What they may do.
     pub policies: Policies,
+    /// Who may see and change which custom properties.
+    pub protections: Protections,
     /// What is known of images.
     pub catalog: Catalog,
     /// Where their bytes are.
@@ -81,6 +84,12 @@ impl Service {
         } else {
             catalog.sync().await?;
         }
+        let protections = match &config.api.property_protection_file {
+            Some(path) => {
+                Protections::load(path).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?
+            }
+            None => Protections::default(),
+        };
         let fetcher = Fetcher::new(&config.fetch);
         let stores = Stores::open(&config.stores, &fetcher).context("opening the stores")?;
         let staging = Staging::open(&dir.join("staging")).context("opening the staging area")?;
@@ -92,6 +101,7 @@ impl Service {
             config,
             identity,
             policies: Policies::new(rules),
+            protections,
             catalog,
             stores,
             fetcher,

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::error::Failure;
 use super::patch::{Change, Dialect, Op};
+use crate::auth::protections::{Act, Protections};
 use crate::auth::{Context, policy};
 use crate::config::Quota;
 use crate::domain::{Image, Status};
@@ -81,7 +82,11 @@ pub(super) fn refuse_links(body: &Map<String, Value>) -> Result<(), Failure> {
 }
 
 /// Fills a new image with what the client sent, but for `id` and `owner`, which made it.
-pub(super) fn fill(image: &mut Image, body: Map<String, Value>) -> Result<(), Failure> {
+pub(super) fn fill(
+    caller: &Caller<'_>,
+    image: &mut Image,
+    body: Map<String, Value>,
+) -> Result<(), Failure> {
     for name in body.keys() {
         if name.starts_with(OURS) {
             let sentence = format!("Attribute '{name}' is reserved.");
@@ -93,6 +98,7 @@ pub(super) fn fill(image: &mut Image, body: Map<String, Value>) -> Result<(), Fa
         if name != "id" {
             refuse_read_only(name)?;
         }
+        caller.may(Act::Create, name)?;
     }
     for (name, value) in body {
         if name != "id" && name != "owner" {
@@ -100,6 +106,22 @@ pub(super) fn fill(image: &mut Image, body: Map<String, Value>) -> Result<(), Fa
         }
     }
     Ok(())
+}
+
+/// Who changes properties, and what protects them.
+pub(super) struct Caller<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) protections: &'a Protections,
+}
+
+impl Caller<'_> {
+    /// Whether the caller may do it to a custom property.
+    fn may(&self, act: Act, name: &str) -> Result<(), Failure> {
+        if is_base(name) || self.protections.allows(act, name, self.ctx) {
+            return Ok(());
+        }
+        Err(forbidden(format!("Property '{name}' is protected")))
+    }
 }
 
 /// Refuses a change that no caller may make to any image.
@@ -116,13 +138,25 @@ pub(super) fn refuse_change(change: &Change) -> Result<(), Failure> {
 
 /// Makes one change of a patch.
 pub(super) fn apply(
-    ctx: &Context,
+    caller: &Caller<'_>,
     image: &mut Image,
     change: Change,
     dialect: Dialect,
 ) -> Result<(), Failure> {
     let Change { name, op, .. } = change;
-    let exists = is_base(&name) || image.properties.contains_key(&name);
+    let ctx = caller.ctx;
+    // What a caller may not see is not there for them.
+    let is_there = image.properties.contains_key(&name);
+    let exists = is_base(&name) || (is_there && caller.may(Act::Read, &name).is_ok());
+    if is_there && exists {
+        caller.may(
+            match op {
+                Op::Remove => Act::Delete,
+                Op::Add(_) | Op::Replace(_) => Act::Update,
+            },
+            &name,
+        )?;
+    }
     let absent = || {
         let sentence = format!("Property {name} does not exist.");
         Err(Failure::detail(StatusCode::CONFLICT, sentence))
@@ -132,10 +166,11 @@ pub(super) fn apply(
             StatusCode::FORBIDDEN,
             format!("Property {name} may not be removed."),
         )),
-        Op::Remove => match image.properties.remove(&name) {
-            Some(_) => Ok(()),
-            None => absent(),
-        },
+        Op::Remove if !exists => absent(),
+        Op::Remove => {
+            image.properties.remove(&name);
+            Ok(())
+        }
         Op::Replace(_) if !exists => absent(),
         Op::Add(_) if exists && dialect == Dialect::V20 => Err(Failure::detail(
             StatusCode::CONFLICT,
@@ -145,6 +180,10 @@ pub(super) fn apply(
             if name == "owner" && !ctx.is_admin {
                 let sentence = "Owner can't be updated by non admin.";
                 return Err(Failure::detail(StatusCode::FORBIDDEN, sentence));
+            }
+            if !exists {
+                let act = if is_there { Act::Update } else { Act::Create };
+                caller.may(act, &name)?;
             }
             let before = image.visibility;
             set(image, &name, value)?;
@@ -343,18 +382,23 @@ mod tests {
     #[test]
     fn a_patch_dialect_decides_what_add_does() {
         let ctx = Context::with_roles("u", "p", &["member"]);
+        let protections = Protections::default();
+        let caller = Caller {
+            ctx: &ctx,
+            protections: &protections,
+        };
         let add = |name: &str| Change {
             name: name.into(),
             at: None,
             op: Op::Add(json!("x")),
         };
         let mut image = image();
-        apply(&ctx, &mut image, add("k"), Dialect::V20).unwrap();
-        assert!(apply(&ctx, &mut image, add("k"), Dialect::V20).is_err());
-        assert!(apply(&ctx, &mut image, add("name"), Dialect::V20).is_err());
-        apply(&ctx, &mut image, add("k"), Dialect::V21).unwrap();
-        apply(&ctx, &mut image, add("name"), Dialect::V21).unwrap();
+        apply(&caller, &mut image, add("k"), Dialect::V20).unwrap();
+        assert!(apply(&caller, &mut image, add("k"), Dialect::V20).is_err());
+        assert!(apply(&caller, &mut image, add("name"), Dialect::V20).is_err());
+        apply(&caller, &mut image, add("k"), Dialect::V21).unwrap();
+        apply(&caller, &mut image, add("name"), Dialect::V21).unwrap();
         assert_eq!(image.name.as_deref(), Some("x"));
-        assert!(apply(&ctx, &mut image, add("owner"), Dialect::V21).is_err());
+        assert!(apply(&caller, &mut image, add("owner"), Dialect::V21).is_err());
     }
 }

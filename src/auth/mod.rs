@@ -2,6 +2,7 @@
 
 pub mod context;
 pub mod policy;
+pub mod protections;
 mod tokens;
 
 use std::sync::Arc;

@@ -64,6 +64,8 @@ pub struct Api {
     pub show_image_direct_url: bool,
     /// Whether images show all locations, and patches may change them.
     pub show_multiple_locations: bool,
+    /// Who may see and change which custom properties, by role: `auth::protections` has the form.
+    pub property_protection_file: Option<PathBuf>,
     /// While this file exists, `/healthcheck` says that we are out of service.
     pub healthcheck_disable_file: Option<PathBuf>,
     /// Images a page holds when the client does not say.
@@ -81,6 +83,7 @@ impl Default for Api {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9292)),
             public_endpoint: None,
+            property_protection_file: None,
             healthcheck_disable_file: None,
             show_image_direct_url: false,
             show_multiple_locations: false,

@@ -76,7 +76,7 @@ pub async fn import(
         return Err(Error::NoData);
     }
     let importing = request.stores.join(",");
-    take_lock(&mut tx, &begun, &task, |image| {
+    take_lock(svc, &mut tx, &begun, &task, |image| {
         image.properties.insert(IMPORTING.into(), importing);
         image.properties.insert(FAILED.into(), String::new());
     })
@@ -114,7 +114,7 @@ pub async fn import_new(
     let mut tx = svc.catalog.write().await?;
     images::insert(&mut tx, image).await?;
     let begun = begin(&mut tx, &image.id, Event::ImportFetched).await?;
-    take_lock(&mut tx, &begun, &task, |_| {}).await?;
+    take_lock(svc, &mut tx, &begun, &task, |_| {}).await?;
     let job = ImportJob {
         image_id: image.id.to_string(),
         task_id: task.id.clone(),
@@ -172,7 +172,7 @@ pub async fn locate(
     } else {
         found
     };
-    take_lock(&mut tx, &begun, &task, |_| {}).await?;
+    take_lock(svc, &mut tx, &begun, &task, |_| {}).await?;
     let job = LocateJob {
         image_id: image.to_string(),
         task_id: task.id.clone(),
@@ -194,6 +194,7 @@ pub(super) fn has_formats(image: &Image) -> bool {
 /// Gives the image to the task, unless another one that is alive has it. A task that is gone, has
 /// ended or shows no progress loses its lock, and its job with it.
 async fn take_lock(
+    svc: &Service,
     tx: &mut Tx,
     image: &Image,
     task: &Task,
@@ -215,16 +216,8 @@ async fn take_lock(
             }
         }
         let message = "Expired lock preempted";
-        tasks::end(
-            tx,
-            holder,
-            TaskStatus::Failure,
-            None,
-            message,
-            now,
-            now.plus_seconds(48 * 3600),
-        )
-        .await?;
+        let expires = now.plus_seconds(svc.config.import.task_hours * 3600);
+        tasks::end(tx, holder, TaskStatus::Failure, None, message, now, expires).await?;
         jobs::cancel(tx, holder).await?;
     }
     images::change(tx, &image.id, image.status, |image| {

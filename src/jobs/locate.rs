@@ -152,11 +152,11 @@ impl LocateJob {
         )
         .await?;
         if let Ok(id) = self.id()
-            && let Some(image) = images::find(&mut tx, &id)
-                .await?
-                .filter(|i| self.is_ours(i))
+            && let Some(image) = images::find(&mut tx, &id).await?
+            && image.properties.get(LOCK) == Some(&self.task_id)
         {
             images::change(&mut tx, &id, image.status, |image| {
+                // Whoever gave it data meanwhile keeps it.
                 if let Ok(queued) = image.status.apply(Event::ImportFailed) {
                     image.status = queued;
                 }

@@ -534,3 +534,41 @@ async fn the_openapi_document_names_every_route() {
         }
     }
 }
+
+#[tokio::test]
+async fn protected_properties_are_for_some_roles() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let rules = "[^x_]\ncreate = admin\nread = admin\nupdate = admin\ndelete = admin\n\
+                 [^y_]\ncreate = @\nread = @\nupdate = !\ndelete = !\n[.*]\n\
+                 create = @\nread = @\nupdate = @\ndelete = @\n";
+    std::fs::write(file.path(), rules).unwrap();
+    let path = file.path().to_owned();
+    let h = House::with(|config| config.api.property_protection_file = Some(path)).await;
+    let refused = json!({"x_bill": "1"}).to_string().into_bytes();
+    let reply = h
+        .send(MEMBER, "POST", "/v2/images", &[], Some(refused))
+        .await;
+    assert_eq!(reply.status, 403);
+    let body = json!({"x_bill": "1", "y_once": "1", "z": "1"});
+    let id = h.create(ADMIN, &body).await;
+    let target = format!("/v2/images/{id}");
+    let seen = h.get(MEMBER, &target).await.json();
+    assert!(seen.get("x_bill").is_none() && seen["y_once"] == "1");
+    assert_eq!(h.get(ADMIN, &target).await.json()["x_bill"], "1");
+    for (op, path, status) in [
+        ("replace", "/x_bill", 409),
+        ("add", "/x_bill", 403),
+        ("remove", "/x_bill", 409),
+        ("add", "/x_more", 403),
+        ("replace", "/y_once", 403),
+        ("remove", "/y_once", 403),
+        ("add", "/y_more", 200),
+        ("replace", "/z", 200),
+        ("remove", "/z", 200),
+        ("replace", "/name", 200),
+    ] {
+        let change = json!([{"op": op, "path": path, "value": "2"}]);
+        assert_eq!(patch(&h, MEMBER, &id, change).await, status, "{op} {path}");
+    }
+    assert_eq!(h.get(ADMIN, &target).await.json()["x_bill"], "1");
+}

@@ -4,12 +4,13 @@
 use axum::http::StatusCode;
 
 use crate::api::error::Failure;
+use crate::api::extract::NoBody;
 use crate::auth::Context;
 use crate::auth::policy::{self, Denied};
 
 macro_rules! off {
     ($($name:ident $rule:ident)*) => {$(
-        pub(in crate::api) async fn $name(ctx: Context) -> Failure {
+        pub(in crate::api) async fn $name(ctx: Context, _: NoBody) -> Failure {
             there_is_none(policy::$rule(&ctx))
         }
     )*};

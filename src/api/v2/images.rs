@@ -43,7 +43,11 @@ pub(in crate::api) async fn create(
     };
     let mut image = Image::new(id, owner, Timestamp::now());
     let blank = image.clone();
-    properties::fill(&mut image, body)?;
+    let caller = properties::Caller {
+        ctx: &ctx,
+        protections: &svc.protections,
+    };
+    properties::fill(&caller, &mut image, body)?;
     authorise_creation(&ctx, &image)?;
     properties::within_quota(&svc.config.quota, &blank, &image)?;
 
@@ -207,9 +211,13 @@ pub(in crate::api) async fn update(
     policy::modify_image(&ctx, &before)?;
     let mut image = before.clone();
     let mut moved = locations::Outcome::default();
+    let caller = properties::Caller {
+        ctx: &ctx,
+        protections: &svc.protections,
+    };
     for change in changes {
         if change.name != "locations" {
-            properties::apply(&ctx, &mut image, change, dialect)?;
+            properties::apply(&caller, &mut image, change, dialect)?;
         } else if let Some(step) = steps.pop_front() {
             locations::apply(&svc, &ctx, &mut image, step, &mut moved)?;
         }

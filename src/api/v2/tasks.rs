@@ -203,7 +203,11 @@ fn new_image(svc: &Service, ctx: &Context, input: &Value) -> Result<Image, Failu
     let blank = image.clone();
     body.remove("id");
     body.remove("owner");
-    properties::fill(&mut image, body)?;
+    let caller = properties::Caller {
+        ctx,
+        protections: &svc.protections,
+    };
+    properties::fill(&caller, &mut image, body)?;
     policy::add_image(ctx, image.owner.as_deref())?;
     policy::publish(ctx, &image)?;
     properties::within_quota(&svc.config.quota, &blank, &image)?;

@@ -4,6 +4,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::LocationView;
+use crate::auth::protections::Act;
 use crate::auth::{Context, policy};
 use crate::domain::{Image, Location, Status};
 use crate::service::Service;
@@ -12,6 +13,8 @@ use crate::service::Service;
 /// (03-show.http).
 pub(in crate::api) struct ImageView<'a> {
     image: &'a Image,
+    /// The custom properties the caller may see.
+    properties: Vec<(&'a String, &'a String)>,
     /// The stores that hold its data.
     stores: Option<String>,
     /// Where it lies, where the configuration shows it.
@@ -37,8 +40,15 @@ impl<'a> ImageView<'a> {
         }
         let may_locate = policy::get_image_location(ctx, image).is_ok();
         let api = &svc.config.api;
+        let may_see =
+            |name: &str| !HIDDEN.contains(&name) && svc.protections.allows(Act::Read, name, ctx);
         Self {
             image,
+            properties: image
+                .properties
+                .iter()
+                .filter(|(n, _)| may_see(n))
+                .collect(),
             stores: (!stores.is_empty()).then(|| stores.join(",")),
             direct_url: by_weight
                 .first()
@@ -59,10 +69,8 @@ impl Serialize for ImageView<'_> {
         let hashes = image.hashes.as_ref();
         let link = format!("/v2/images/{}", image.id);
         let mut map = serializer.serialize_map(None)?;
-        for (name, value) in &image.properties {
-            if !HIDDEN.contains(&name.as_str()) {
-                map.serialize_entry(name, value)?;
-            }
+        for (name, value) in &self.properties {
+            map.serialize_entry(name, value)?;
         }
         map.serialize_entry("name", &image.name)?;
         map.serialize_entry("disk_format", &image.disk_format)?;

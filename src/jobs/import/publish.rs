@@ -89,6 +89,8 @@ impl ImportJob {
         if done.is_empty() && !any && !stores.is_empty() {
             return Err(Failure::Final("No store took the image".into()));
         }
+        // The bytes are in the stores: whoever sees the end of it sees nothing else of them.
+        self.tidy(svc, job).await;
         self.finish(svc, job, &image.id, done, bytes).await
     }
 
