@@ -7,7 +7,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use formats::copy::{CopyOptions, Progress, copy};
-use formats::{CreateOptions, Disk, FileSink, FileSource, Format, GuestOffset, OpenOptions};
+use formats::resolve::{Granted, Resolver, Wanted};
+use formats::{
+    CreateOptions, Disk, Error, FileSink, FileSource, Format, GuestOffset, OpenOptions, Parts,
+    Result, Sink,
+};
 use tempfile::TempDir;
 
 /// Bytes compared at a time.
@@ -25,14 +29,25 @@ impl Room {
     }
 
     pub fn qemu_img(&self, args: &[&str]) {
-        let out = Command::new("qemu-img")
+        self.run("qemu-img", args);
+    }
+
+    /// Writes into an image as a guest would.
+    pub fn qemu_io(&self, image: &str, commands: &[&str]) {
+        let commands = commands.iter().flat_map(|command| ["-c", command]);
+        let args: Vec<_> = ["-f", "qcow2", image].into_iter().chain(commands).collect();
+        self.run("qemu-io", &args);
+    }
+
+    fn run(&self, program: &str, args: &[&str]) {
+        let out = Command::new(program)
             .args(args)
             .current_dir(self.0.path())
             .output()
-            .expect("qemu-img is installed");
+            .unwrap_or_else(|e| panic!("{program}: {e}"));
         assert!(
             out.status.success(),
-            "qemu-img {args:?}: {}",
+            "{program} {args:?}: {}",
             String::from_utf8_lossy(&out.stderr)
         );
     }
@@ -76,20 +91,38 @@ impl Room {
         options: &[(&str, &str)],
         compress: bool,
     ) {
-        let disk = open(&self.path(from));
-        let pairs: Vec<_> = options
-            .iter()
-            .map(|(k, v)| ((*k).into(), (*v).into()))
-            .collect();
-        let create = CreateOptions::parse(format, &pairs, compress).unwrap();
-        let target = formats::create(&create, disk.virtual_size()).unwrap();
+        let create = CreateOptions::parse(format, &pairs(options), compress).unwrap();
         let sink = FileSink::new(File::create(self.path(to)).unwrap());
+        self.convert(from, &create, |_| Box::new(sink));
+    }
+
+    /// Writes `from` as a vmdk of several files, whose descriptor is `to`.
+    pub fn write_split(&self, from: &str, to: &str, options: &[(&str, &str)]) {
+        let create = CreateOptions::parse(Format::Vmdk, &pairs(options), false);
+        let create = create.unwrap().named(to);
+        self.convert(from, &create, |size| {
+            let parts = formats::create(&create, size).unwrap().parts();
+            let ranges = parts.iter().map(|part| part.range.clone()).collect();
+            let folder = self.0.path().to_owned();
+            Box::new(Parts::new(ranges, move |n| {
+                let file = File::create(folder.join(&parts[n].name))
+                    .map_err(|e| Error::io("making a part", e))?;
+                Ok(Arc::new(FileSink::new(file)))
+            }))
+        });
+    }
+
+    fn convert(&self, from: &str, create: &CreateOptions, sink: impl FnOnce(u64) -> Box<dyn Sink>) {
+        let disk = open(&self.path(from));
+        let size = disk.virtual_size();
+        let target = formats::create(create, size).unwrap();
+        let (options, progress) = (CopyOptions::default(), Progress::default());
         copy(
             disk.as_ref(),
             target,
-            &sink,
-            &CopyOptions::default(),
-            &Progress::default(),
+            sink(size).as_ref(),
+            &options,
+            &progress,
         )
         .unwrap();
     }
@@ -101,10 +134,58 @@ impl Room {
     }
 }
 
+fn pairs(options: &[(&str, &str)]) -> Vec<(String, String)> {
+    let pair = |(key, value): &(&str, &str)| ((*key).into(), (*value).into());
+    options.iter().map(pair).collect()
+}
+
 /// Opens a disk with our readers.
 pub fn open(path: &Path) -> Arc<dyn Disk> {
+    open_with(path, &OpenOptions::default())
+}
+
+/// The same, of a format that the file itself does not tell for sure.
+pub fn open_as(path: &Path, format: Format) -> Arc<dyn Disk> {
+    let options = OpenOptions {
+        format: Some(format),
+        ..OpenOptions::default()
+    };
+    open_with(path, &options)
+}
+
+/// The same, where the image may name other files in its folder.
+pub fn open_beside(path: &Path) -> Arc<dyn Disk> {
+    let options = OpenOptions {
+        resolver: Arc::new(Folder::of(path)),
+        ..OpenOptions::default()
+    };
+    open_with(path, &options)
+}
+
+fn open_with(path: &Path, options: &OpenOptions) -> Arc<dyn Disk> {
     let source = FileSource::new(File::open(path).unwrap()).unwrap();
-    formats::open(Arc::new(source), &OpenOptions::default()).unwrap()
+    formats::open(Arc::new(source), options).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Grants the files of one folder, made by the test itself.
+#[derive(Clone)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// That of the image at `path`.
+    pub fn of(path: &Path) -> Self {
+        Self(path.parent().unwrap().to_owned())
+    }
+}
+
+impl Resolver for Folder {
+    fn resolve(&self, _: Format, _: Wanted, name: &str) -> Result<Granted> {
+        let file = File::open(self.0.join(name)).map_err(|e| Error::io(name.to_owned(), e))?;
+        Ok(Granted {
+            source: Arc::new(FileSource::new(file)?),
+            resolver: Arc::new(self.clone()),
+        })
+    }
 }
 
 /// Asserts that `read` (position, buffer) gives what our `disk` gives, from `at` on.
