@@ -11,6 +11,7 @@ use formats::{
 };
 use serde::Serialize;
 
+use super::fence::Fence;
 use super::output::{self, Output, Paint, Plain};
 use super::permit::Permit;
 use super::publish::{Existing, publish};
@@ -52,6 +53,9 @@ pub(super) struct Args {
     /// Accepted for qemu-img's sake: nothing is locked here
     #[arg(short = 'U', long, hide = true)]
     force_share: bool,
+
+    #[command(flatten)]
+    fence: Fence,
 
     /// How to print: `json` gives one object for one file, an array for several
     #[arg(long, value_name = "FORMAT", default_value = "human")]
@@ -135,6 +139,17 @@ struct Seen {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    // What repairs writes beside the image, or into it.
+    if args.repair.is_some() {
+        return verify(args);
+    }
+    let named = args
+        .permit
+        .named(args.files.iter().map(AsRef::as_ref).collect());
+    args.fence.reading(&named, || verify(args))
+}
+
+fn verify(args: &Args) -> anyhow::Result<Exit> {
     if args.output_file.is_some() && args.files.len() > 1 {
         anyhow::bail!("--output-file takes one image");
     }

@@ -8,6 +8,7 @@ use formats::Format;
 use formats::compare::{CompareOptions, allocation_difference, compare};
 use serde::Serialize;
 
+use super::fence::Fence;
 use super::image::Request;
 use super::output::{self, Output};
 use super::permit::Permit;
@@ -54,6 +55,9 @@ pub(super) struct Args {
     #[command(flatten)]
     permit: Permit,
 
+    #[command(flatten)]
+    fence: Fence,
+
     /// How to print
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
@@ -87,6 +91,11 @@ struct Side {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let named = args.permit.named(vec![&args.first, &args.second]);
+    args.fence.reading(&named, || same(args))
+}
+
+fn same(args: &Args) -> anyhow::Result<Exit> {
     let means = args.permit.means()?;
     let first = Request {
         snapshot: args.snapshot.as_deref(),

@@ -9,6 +9,11 @@ use formats::ErrorKind;
 use super::convert::Refusal;
 use super::signals::Ended;
 
+/// A failure that an inner process has told of already.
+#[derive(Debug, thiserror::Error)]
+#[error("ended with {0:?}")]
+pub(super) struct Told(pub(super) Exit);
+
 /// How the program ends. Ordered: of several inputs the worst counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Exit {
@@ -40,6 +45,21 @@ impl Exit {
             Some(error) => Self::of_kind(error),
             None => Self::Ours,
         }
+    }
+
+    /// The end that `code` stands for.
+    #[must_use]
+    pub fn from_code(code: i32) -> Option<Self> {
+        [
+            Self::Fine,
+            Self::Image,
+            Self::Ours,
+            Self::HungUp,
+            Self::Interrupted,
+            Self::Terminated,
+        ]
+        .into_iter()
+        .find(|exit| i32::from(*exit as u8) == code)
     }
 
     fn of_kind(error: &formats::Error) -> Self {
@@ -91,6 +111,8 @@ mod tests {
         assert_eq!(exit(Error::usage("what?")), Exit::Ours);
         assert_eq!(exit(Error::cancelled()), Exit::Interrupted);
         assert_eq!(Exit::of(&anyhow::anyhow!("else")), Exit::Ours);
+        assert_eq!(Exit::from_code(1), Some(Exit::Image));
+        assert_eq!(Exit::from_code(101), None);
         let hup = rustix::process::Signal::HUP.as_raw();
         assert_eq!(i32::from(Exit::HungUp as u8), 128 + hup);
         let term = rustix::process::Signal::TERM.as_raw();

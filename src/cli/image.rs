@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use formats::container::{self, examine};
 use formats::inspect::{Allowance, Inspection};
 use formats::{Disk, Error, Format, OpenOptions, Source};
 
@@ -74,7 +75,8 @@ fn open_source(
             file_size,
         });
     }
-    let found = input::judge(&source, &options.limits)?;
+    // What is compressed is decompressed here, wholly: the disk is what it holds.
+    let (found, source) = examine(&source, &container::Context::new(&options.limits))?;
     admit(claimed, &found, means.allowance())?;
     let selector = match request.member {
         Some(_) if found.format != Format::Ova => {

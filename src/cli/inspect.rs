@@ -11,6 +11,7 @@ use formats::{ErrorKind, Format, Limits, OpenOptions, Source};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::fence::Fence;
 use super::output::{self, Output, Paint, Plain, size};
 use super::permit::{Means, Permit};
 use super::{Exit, input};
@@ -29,12 +30,22 @@ pub(super) struct Args {
     #[command(flatten)]
     permit: Permit,
 
+    #[command(flatten)]
+    fence: Fence,
+
     /// How to print: `json` gives one object for one file, an array for several
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let named = args
+        .permit
+        .named(args.files.iter().map(AsRef::as_ref).collect());
+    args.fence.reading(&named, || look(args))
+}
+
+fn look(args: &Args) -> anyhow::Result<Exit> {
     let paint = Paint::for_stream(&std::io::stdout());
     let means = args.permit.means()?;
     let mut worst = Exit::Fine;

@@ -8,6 +8,7 @@ use formats::copy::CopyOptions;
 use formats::measure::{Depth, Measure, measure, measure_empty};
 use formats::{CreateOptions, Format};
 
+use super::fence::Fence;
 use super::image::Request;
 use super::output::{self, Output};
 use super::permit::Permit;
@@ -63,6 +64,9 @@ pub(super) struct Args {
     #[arg(short = 'U', long, hide = true)]
     force_share: bool,
 
+    #[command(flatten)]
+    fence: Fence,
+
     /// How to print
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
@@ -81,6 +85,13 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let named = args
+        .permit
+        .named(args.file.iter().map(AsRef::as_ref).collect());
+    args.fence.reading(&named, || weigh(args))
+}
+
+fn weigh(args: &Args) -> anyhow::Result<Exit> {
     let create = target::options_to_measure(args.output_format, &args.options, args.compress)?;
     let seen = match (args.size, &args.file) {
         (Some(size), _) => work::watched(work::show(args.progress, false), |progress| {

@@ -3,6 +3,7 @@
 //! Data goes to standard output, talk to standard error, and the exit code says whose fault it
 //! was (see [`Exit`]). A closed pipe ends the output and nothing else.
 
+mod apart;
 mod auth;
 mod check;
 mod compare;
@@ -11,6 +12,7 @@ mod convert;
 mod create;
 mod db;
 mod exit;
+mod fence;
 mod image;
 mod info;
 mod input;
@@ -36,6 +38,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub use db::{DbArgs, DbCommand};
 pub use exit::Exit;
+use exit::Told;
 pub use serve::ServeArgs;
 
 /// Inspects, converts and serves disk images.

@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use anyhow::Context;
 use formats::copy::Progress;
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
@@ -19,6 +20,19 @@ pub(super) struct Ended {
     name: &'static str,
     kind: SignalKind,
     pub(super) exit: Exit,
+}
+
+impl Ended {
+    /// Of those that end the program in an orderly way: the one with this number.
+    pub(super) fn by(signal: i32) -> Option<Self> {
+        let is_it = |ending: &Self| ending.kind.as_raw_value() == signal;
+        ENDINGS.into_iter().find(is_it)
+    }
+
+    /// The signal itself.
+    pub(super) fn signal(&self) -> Option<Signal> {
+        Signal::from_named_raw(self.kind.as_raw_value())
+    }
 }
 
 const ENDINGS: [Ended; 3] = [
@@ -39,9 +53,16 @@ const ENDINGS: [Ended; 3] = [
     },
 ];
 
-/// Cancels `progress` at the first of these signals, and then tells which it was. One that was
-/// ignored when the program began (`nohup`, a script's `trap ''`) stays ignored.
+/// Cancels `progress` at the first of these signals, and then tells which it was.
 pub(super) fn cancel(progress: Arc<Progress>) -> anyhow::Result<Arc<OnceLock<Ended>>> {
+    when_ended(move |_| progress.cancel())
+}
+
+/// Acts at the first of these signals, and tells which it was. One that was ignored when the
+/// program began (`nohup`, a script's `trap ''`) stays ignored.
+pub(super) fn when_ended(
+    act: impl FnOnce(Option<Signal>) + Send + 'static,
+) -> anyhow::Result<Arc<OnceLock<Ended>>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -70,7 +91,7 @@ pub(super) fn cancel(progress: Arc<Progress>) -> anyhow::Result<Arc<OnceLock<End
             Poll::Pending
         }));
         let _ = first.set(ending);
-        progress.cancel();
+        act(ending.signal());
     });
     Ok(ended)
 }

@@ -21,6 +21,7 @@ pub use fetch::Fetch;
 pub use secret::Secret;
 pub use stores::{StoreConfig, StoreKind};
 
+use crate::convert::sandbox::Policy;
 use crate::domain::HashAlgo;
 
 /// Everything the service can be told.
@@ -194,8 +195,13 @@ pub struct Import {
     pub glance_properties: Vec<String>,
     /// Imports worked on at once; 0: one a core.
     pub workers: usize,
+    /// Whether conversions confine themselves: `auto` as far as the kernel can, `on` wholly or
+    /// not at all, `off`.
+    pub sandbox: Policy,
     /// Bytes of address space a conversion may use.
     pub worker_memory: u64,
+    /// Seconds of processor time a conversion may use, all its threads together.
+    pub worker_cpu_seconds: u64,
     /// The program that converts; ourselves where absent.
     pub worker_program: Option<PathBuf>,
     /// Hash computed beside MD5: sha1, sha256, sha384 or sha512.
@@ -224,7 +230,9 @@ impl Default for Import {
                 .map(str::to_owned)
                 .into(),
             workers: 0,
+            sandbox: Policy::default(),
             worker_memory: 2 << 30,
+            worker_cpu_seconds: 24 * 3600,
             worker_program: None,
             hash: HashAlgo::default().name().into(),
             do_secure_hash: true,

@@ -1,9 +1,10 @@
 //! Conversion: what becomes what ([`decide`]), the one engine that does it ([`run`]), and the
-//! worker process the service runs it in ([`supervise`], [`worker`]).
+//! worker process the service runs it in ([`supervise`], [`worker`]), confined by [`sandbox`].
 
 mod decide;
 mod proto;
 mod run;
+pub mod sandbox;
 mod supervise;
 mod worker;
 

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::sandbox::Policy;
+
 /// What to do, as the worker's one argument.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
@@ -19,8 +21,12 @@ pub struct Request {
     pub options: Vec<(String, String)>,
     /// Whether it is compressed.
     pub compress: bool,
+    /// Whether it confines itself.
+    pub sandbox: Policy,
     /// Bytes of address space allowed.
     pub memory: u64,
+    /// Seconds of processor time allowed.
+    pub cpu_seconds: u64,
     /// Bytes of the largest virtual disk accepted.
     pub max_virtual_size: u64,
     /// Bytes a decompressed wrapper may have.
@@ -33,6 +39,8 @@ pub struct Request {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
+    /// It goes on without these fences.
+    Unfenced(String),
     /// How far it is, in guest bytes.
     Progress {
         /// Gone through.

@@ -1,15 +1,24 @@
 //! Runs a worker process: hands it two open files, reads its progress, believes nothing else.
 
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Once;
 
 use futures_util::StreamExt;
+use rustix::process::Signal;
 use tokio::process::Command;
 use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::{Error, Line, Request};
 use crate::service::Service;
+
+/// How the standard library begins its last words when memory runs out.
+const OUT_OF_MEMORY: &str = "memory allocation of ";
+
+/// That fences are missing is a matter of the machine: it is said once.
+static UNFENCED: Once = Once::new();
 
 /// Bytes of one line of a worker's at most.
 const MAX_LINE: usize = 64 << 10;
@@ -39,13 +48,12 @@ pub async fn supervise(
         .truncate(true)
         .open(to)
         .map_err(|e| ours("making the output", &e))?;
-    let request = serde_json::to_string(request).map_err(|e| ours("telling the worker", &e))?;
-    let folder = to.parent().unwrap_or(Path::new("."));
+    let argument = serde_json::to_string(request).map_err(|e| ours("telling the worker", &e))?;
     let mut child = Command::new(program)
         .arg("convert-worker")
-        .arg(request)
+        .arg(argument)
         .env_clear()
-        .env("TMPDIR", folder)
+        .env("TMPDIR", svc.staging.scratch_dir())
         .stdin(source)
         .stdout(output)
         .stderr(Stdio::piped())
@@ -54,6 +62,7 @@ pub async fn supervise(
         .map_err(|e| ours("starting a worker", &e))?;
 
     let mut outcome = None;
+    let mut is_out_of_memory = false;
     let mut last = 0;
     if let Some(lines) = child.stderr.take() {
         let mut lines = FramedRead::new(lines, LinesCodec::new_with_max_length(MAX_LINE));
@@ -67,8 +76,17 @@ pub async fn supervise(
                         report(percent);
                     }
                 }
+                Ok(Line::Unfenced(missing)) => UNFENCED.call_once(|| {
+                    tracing::warn!(
+                        missing,
+                        "conversions run without a part of their sandbox: {missing}"
+                    );
+                }),
                 Ok(line) => outcome = Some(line),
-                Err(_) => tracing::warn!(line, "a worker said"),
+                Err(_) => {
+                    is_out_of_memory |= line.starts_with(OUT_OF_MEMORY);
+                    tracing::warn!(line, "a worker said");
+                }
             }
         }
     }
@@ -80,7 +98,24 @@ pub async fn supervise(
         Some(Line::Done { virtual_size }) if status.success() => Ok(virtual_size),
         Some(Line::Image(reason)) => Err(Error::Image(reason)),
         Some(Line::Ours(reason)) => Err(Error::Ours(reason)),
-        // Memory or time ran out, or a bug: the image that did it is not tried for ever.
-        _ => Err(Error::Ours(format!("the worker ended with {status}"))),
+        _ => Err(ended(status, is_out_of_memory, request)),
     }
+}
+
+/// Why a worker ended without a word. Limits are as strict the next time, so they are the image's
+/// fault; anything else is a bug or the machine, and the image is not tried for ever.
+fn ended(status: ExitStatus, is_out_of_memory: bool, request: &Request) -> Error {
+    let signal = status.signal().and_then(Signal::from_named_raw);
+    Error::Image(match signal {
+        Some(Signal::XCPU) => format!(
+            "converting it took more than {} seconds of processor time",
+            request.cpu_seconds
+        ),
+        Some(Signal::XFSZ) => "converting it wrote a file larger than allowed".into(),
+        Some(Signal::ABORT) if is_out_of_memory => format!(
+            "converting it took more than {} bytes of memory",
+            request.memory
+        ),
+        _ => return Error::Ours(format!("the worker ended with {status}")),
+    })
 }

@@ -1,4 +1,4 @@
-//! The worker process: one conversion, with bounded memory, from the file that is its standard
+//! The worker process: one conversion, bounded and confined, from the file that is its standard
 //! input to the file that is its standard output.
 
 use std::fs::File;
@@ -12,8 +12,9 @@ use formats::copy::{CopyOptions, Progress, copy};
 use formats::{
     CreateOptions, FileSink, FileSource, HostOffset, Limits, OpenOptions, Sink, Source, container,
 };
-use rustix::process::{Resource, Rlimit, Signal};
+use rustix::process::Signal;
 
+use super::sandbox::{self, Bounds, Grants};
 use super::{Error, Line, Request, Selector, open};
 
 /// How often it says how far it is.
@@ -43,24 +44,27 @@ fn ours(doing: &str, error: impl std::fmt::Display) -> Error {
     Error::Ours(format!("{doing}: {error}"))
 }
 
-/// Takes bounds upon ourselves before a byte of the image is looked at.
+/// Takes bounds and fences upon ourselves before a byte of the image is looked at. All that may
+/// still be opened by name are scratch files.
 fn confine(request: &Request) -> Result<(), Error> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|e| ours("tying our life to the service's", e))?;
-    for (resource, bound) in [
-        (Resource::As, request.memory),
-        (
-            Resource::Fsize,
-            request.max_output.max(request.max_inflated),
-        ),
-        (Resource::Core, 0),
-        (Resource::Nofile, 64),
-    ] {
-        let limit = Rlimit {
-            current: Some(bound),
-            maximum: Some(bound),
-        };
-        rustix::process::setrlimit(resource, limit).map_err(|e| ours("setting limits", e))?;
+    let bounds = Bounds {
+        address_space: Some(request.memory),
+        file_size: Some(request.max_output.max(request.max_inflated)),
+        cpu_seconds: Some(request.cpu_seconds),
+        open_files: Some(64),
+        ..Bounds::default()
+    };
+    bounds.take().map_err(|e| ours("setting limits", e))?;
+    let grants = Grants {
+        write: Some(&std::env::temp_dir()),
+        ..Grants::default()
+    };
+    let missing =
+        sandbox::confine(request.sandbox, &grants).map_err(|e| ours("confining ourselves", e))?;
+    if let Some(missing) = missing {
+        say(&Line::Unfenced(missing));
     }
     Ok(())
 }

@@ -18,7 +18,9 @@ impl Staging {
     /// When it cannot be made.
     pub fn open(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        Ok(Self(folder.to_owned()))
+        let staging = Self(folder.to_owned());
+        fs::create_dir_all(staging.scratch_dir())?;
+        Ok(staging)
     }
 
     /// Where the staged bytes of an image lie.
@@ -66,7 +68,14 @@ impl Staging {
     /// # Errors
     /// When it cannot be made.
     pub fn scratch(&self) -> io::Result<fs::File> {
-        tempfile::tempfile_in(&self.0)
+        tempfile::tempfile_in(self.scratch_dir())
+    }
+
+    /// Where such files are made, beside the staged ones: whoever may write here finds nothing
+    /// of an image's by name.
+    #[must_use]
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.0.with_file_name("scratch")
     }
 
     /// Removes a file; what is not there is removed.
@@ -87,6 +96,10 @@ impl Staging {
     /// When the file system fails.
     pub fn sweep(&self, keep: &[ImageId]) -> io::Result<usize> {
         let mut removed = 0;
+        // Where the file system has no unnamed files, a crash may leave some.
+        for entry in fs::read_dir(self.scratch_dir())? {
+            Self::remove(&entry?.path())?;
+        }
         for entry in fs::read_dir(&self.0)? {
             let name = entry?.file_name();
             if !keep.iter().any(|id| name == *id.as_str()) {

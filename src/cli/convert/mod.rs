@@ -2,6 +2,7 @@
 //! temporary name, renamed into place when complete.
 
 mod open;
+mod outer;
 mod place;
 mod spool;
 mod stdout;
@@ -21,14 +22,16 @@ use formats::copy::{CopyOptions, Progress};
 use formats::inspect::Finding;
 use formats::{Disk, ErrorKind, FileSource, Format};
 use indicatif::HumanBytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::fence::Fence;
 use super::output::{self, Output, Paint, Plain};
 use super::permit::{FileId, Means, Permit};
 use super::progress;
-use super::{Exit, input, signals, target, work};
+use super::{Exit, Told, apart, input, signals, target, work};
 pub(super) use open::Refusal;
 use open::open_disk;
+pub(super) use place::without_path;
 use place::{Place, Written};
 use stdout::Stdout;
 use write::{What, Work};
@@ -95,6 +98,9 @@ pub(super) struct Args {
     #[command(flatten)]
     permit: Permit,
 
+    #[command(flatten)]
+    fence: Fence,
+
     /// How to sum up: `json` prints an object to standard output, `human` a line to a terminal
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
@@ -110,10 +116,22 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let start = Instant::now();
-    let done = match convert(args) {
-        Ok(done) => done,
+    let apart = apart::folder();
+    let is_inner = apart.is_some();
+    let done = match is_inner || args.fence.is_off() {
+        true => confined(args, apart).map(Some),
+        false => outer::run(args),
+    };
+    let done = match done {
+        Ok(Some(done)) => done,
+        Ok(None) => return Ok(Exit::Fine),
         Err(e) => return fail(args, &e),
     };
+    if is_inner && args.to.as_os_str() != DASH {
+        // The outer process gives it a name, and then sums up.
+        output::json(&done)?;
+        return Ok(Exit::Fine);
+    }
     let seconds = start.elapsed();
     let rate = progress::rate(done.virtual_size, seconds);
     match args.output {
@@ -121,7 +139,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             filename: args.to.to_string_lossy().into_owned(),
             format: args.output_format,
             source_filename: args.from[0].to_string_lossy().into_owned(),
-            source_format: done.source_format,
+            source_format: &done.source_format,
             virtual_size: done.virtual_size,
             file_size: done.file_size,
             allocated_size: done.allocated_size,
@@ -146,6 +164,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 
 /// Reports a failed conversion, findings included.
 fn fail(args: &Args, error: &anyhow::Error) -> anyhow::Result<Exit> {
+    if let Some(Told(exit)) = error.downcast_ref() {
+        return Ok(*exit);
+    }
     output::complain(error);
     let refusal = error.downcast_ref::<Refusal>();
     let paint = Paint::for_stream(&io::stderr());
@@ -164,11 +185,11 @@ fn fail(args: &Args, error: &anyhow::Error) -> anyhow::Result<Exit> {
 
 /// What `--output json` prints of a conversion.
 #[derive(Serialize)]
-struct Summary {
+struct Summary<'a> {
     filename: String,
     format: Format,
     source_filename: String,
-    source_format: Format,
+    source_format: &'a str,
     virtual_size: u64,
     file_size: u64,
     allocated_size: u64,
@@ -184,8 +205,10 @@ struct Failure {
     findings: Vec<Finding>,
 }
 
+/// What was done; an inner process tells it to the outer.
+#[derive(Serialize, Deserialize)]
 struct Done {
-    source_format: Format,
+    source_format: String,
     virtual_size: u64,
     file_size: u64,
     allocated_size: u64,
@@ -194,7 +217,20 @@ struct Done {
 /// What stands for standard input and output.
 const DASH: &str = "-";
 
-fn convert(args: &Args) -> anyhow::Result<Done> {
+/// Converts, confined in an inner process to the images and `apart`, its folder.
+fn confined(args: &Args, apart: Option<PathBuf>) -> anyhow::Result<Done> {
+    if let Some(folder) = &apart {
+        apart::die_with_outer()?;
+        let mut named = args
+            .permit
+            .named(args.from.iter().map(AsRef::as_ref).collect());
+        named.files.extend(args.output_passphrase_file.as_deref());
+        args.fence.enter(&named, Some(folder))?;
+    }
+    convert(args, apart)
+}
+
+fn convert(args: &Args, apart: Option<PathBuf>) -> anyhow::Result<Done> {
     // Usage first: whatever is wrong with the request should not cost a look at the image.
     let mut what = What::parse(args)?;
     let mut options = CopyOptions::default();
@@ -204,7 +240,7 @@ fn convert(args: &Args) -> anyhow::Result<Done> {
     let mut out = match args.to.as_os_str() == DASH {
         true => Out::Stdout(Stdout::new(args, &what)?),
         false => {
-            let place = Place::new(&args.to)?;
+            let place = Place::new(&args.to, apart)?;
             what.named(&place.name());
             Out::Place(Box::new(place))
         }
@@ -246,7 +282,7 @@ fn convert(args: &Args) -> anyhow::Result<Done> {
                 .map_err(|e| blame(e, args, sink.has_failed()))
                 .map_err(cancelled)?;
             drop(sink);
-            (copied, place.commit(draft)?)
+            (copied, place.commit(&draft)?)
         }
         Out::Stdout(stdout) => {
             let copied = progress::shown(&progress, show, || stdout.take(&work));
@@ -257,7 +293,7 @@ fn convert(args: &Args) -> anyhow::Result<Done> {
         }
     };
     Ok(Done {
-        source_format: source_format.unwrap_or(Format::Raw),
+        source_format: source_format.unwrap_or(Format::Raw).to_string(),
         virtual_size,
         file_size: copied.file_size,
         allocated_size,
@@ -305,7 +341,7 @@ impl Out {
     /// The folder for files that nobody else sees.
     fn dir(&self) -> &Path {
         match self {
-            Self::Place(place) => &place.dir,
+            Self::Place(place) => place.scratch(),
             Self::Stdout(stdout) => stdout.dir(),
         }
     }

@@ -1,9 +1,9 @@
 //! Where the output goes: beside its final name until it is complete. An image in several
 //! files is made in a folder there.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,52 +11,88 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, bail};
 use formats::copy::Part;
 use formats::{Error, FileSink, HostOffset, Parts, Sink};
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::TempDir;
+
+use crate::cli::apart;
 
 use crate::cli::permit::FileId;
 
 /// Where the output goes.
 pub(super) struct Place {
     path: PathBuf,
-    pub(super) dir: PathBuf,
+    dir: PathBuf,
+    /// The folder of an inner process, which writes there and leaves the rest to the outer.
+    apart: Option<PathBuf>,
     /// The file there now.
     existing: Option<fs::Metadata>,
     /// What is read.
     inputs: Vec<FileId>,
 }
 
-/// The output while it is written; dropped, it is removed.
-pub(super) enum Draft {
-    One(NamedTempFile),
-    Several { folder: TempDir, parts: Vec<Part> },
+/// The output while it is written, in a folder beside its place.
+pub(super) struct Draft {
+    folder: Folder,
+    /// The files of an image of several, else none.
+    parts: Vec<Part>,
+    name: String,
+}
+
+enum Folder {
+    /// Dropped, it is removed.
+    Ours(TempDir),
+    /// Of the outer process.
+    Given(PathBuf),
 }
 
 impl Draft {
-    pub(super) fn sink(&self) -> anyhow::Result<Box<dyn Sink + '_>> {
-        match self {
-            Self::One(file) => {
-                let file = file.as_file().try_clone().context("sharing the output")?;
-                Ok(Box::new(FileSink::new(file)))
-            }
-            Self::Several { folder, parts } => {
-                let ranges = parts.iter().map(|part| part.range.clone()).collect();
-                Ok(Box::new(Parts::new(ranges, |n| {
-                    let name = &parts[n].name;
-                    let file = File::options()
-                        .write(true)
-                        .create(true)
-                        .truncate(false)
-                        .open(folder.path().join(name))
-                        .map_err(|e| Error::io(format!("opening {name}"), e))?;
-                    Ok(Arc::new(FileSink::new(file)))
-                })))
-            }
+    fn folder(&self) -> &Path {
+        match &self.folder {
+            Folder::Ours(folder) => folder.path(),
+            Folder::Given(folder) => folder,
         }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        match self.parts.as_slice() {
+            [] => vec![&self.name],
+            parts => parts.iter().map(|part| part.name.as_str()).collect(),
+        }
+    }
+
+    pub(super) fn sink(&self) -> anyhow::Result<Box<dyn Sink + '_>> {
+        let open = |name: &str| {
+            File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(self.folder().join(name))
+        };
+        if self.parts.is_empty() {
+            let file = open(&self.name).context("making the output")?;
+            return Ok(Box::new(FileSink::new(file)));
+        }
+        let ranges = self.parts.iter().map(|part| part.range.clone()).collect();
+        Ok(Box::new(Parts::new(ranges, move |n| {
+            let name = &self.parts[n].name;
+            let file = open(name).map_err(|e| Error::io(format!("opening {name}"), e))?;
+            Ok(Arc::new(FileSink::new(file)))
+        })))
+    }
+
+    /// Bytes it takes up.
+    fn allocated(&self) -> anyhow::Result<u64> {
+        let mut bytes = 0;
+        for name in self.names() {
+            let meta = fs::metadata(self.folder().join(name)).context("looking at the output")?;
+            bytes += meta.blocks() * 512;
+        }
+        Ok(bytes)
     }
 }
 
 impl Place {
-    pub(super) fn new(path: &Path) -> anyhow::Result<Self> {
+    /// The place at `path`; in an inner process with its folder `apart`.
+    pub(super) fn new(path: &Path, apart: Option<PathBuf>) -> anyhow::Result<Self> {
         // Through a link: the file it leads to is replaced, not the link.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let existing = fs::metadata(&path).ok();
@@ -79,9 +115,20 @@ impl Place {
         Ok(Self {
             path,
             dir,
+            apart,
             existing,
             inputs: Vec::new(),
         })
+    }
+
+    /// The folder it lies in.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A folder for files that nobody else sees.
+    pub(super) fn scratch(&self) -> &Path {
+        self.apart.as_deref().unwrap_or(&self.dir)
     }
 
     /// The name of the file to write.
@@ -111,71 +158,73 @@ impl Place {
 
     /// Files beside the output, removed again unless committed: one, or `parts`.
     pub(super) fn begin(&self, parts: Vec<Part>) -> anyhow::Result<Draft> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".glint-").suffix(".part");
-        let making = || format!("making a file in {}", self.dir.display());
-        if parts.is_empty() {
-            let file = builder
-                // What the umask leaves of this, as for any new file.
-                .permissions(Permissions::from_mode(0o666))
-                .tempfile_in(&self.dir)
-                .map_err(without_path)
-                .with_context(making)?;
-            return Ok(Draft::One(file));
-        }
         for part in &parts {
             let path = self.dir.join(&part.name);
             self.check_replaces(&path, fs::symlink_metadata(&path).ok().as_ref())?;
         }
-        let folder = builder
-            .tempdir_in(&self.dir)
-            .map_err(without_path)
-            .with_context(making)?;
-        Ok(Draft::Several { folder, parts })
+        let folder = match &self.apart {
+            Some(folder) => Folder::Given(folder.clone()),
+            None => Folder::Ours(apart::make_folder(&self.dir)?),
+        };
+        Ok(Draft {
+            folder,
+            parts,
+            name: self.name(),
+        })
     }
 
-    /// Renames what is complete into place; answers the bytes it takes up. Like `cp` and qemu-img
-    /// it leaves it to the kernel when they reach the disk.
-    pub(super) fn commit(&self, draft: Draft) -> anyhow::Result<u64> {
-        let (folder, parts) = match draft {
-            Draft::One(file) => {
-                let draft = file.into_temp_path();
-                let bytes = replace(&draft, &self.path)?;
-                // Nothing is left to be removed.
-                let _ = draft.keep();
-                return Ok(bytes);
-            }
-            Draft::Several { folder, parts } => (folder, parts),
-        };
-        let mut done: Vec<PathBuf> = Vec::new();
-        let mut bytes = 0;
-        for part in &parts {
-            let to = self.dir.join(&part.name);
-            match replace(&folder.path().join(&part.name), &to) {
-                Ok(more) => bytes += more,
-                Err(e) => {
-                    // Extents without their descriptor are of no use.
-                    for path in done {
-                        let _ = fs::remove_file(path);
-                    }
-                    return Err(e);
-                }
-            }
-            done.push(to);
+    /// Takes over what an inner process made in `folder`.
+    pub(super) fn take_over(&self, folder: TempDir, parts: Vec<Part>) -> anyhow::Result<()> {
+        self.publish(&Draft {
+            folder: Folder::Ours(folder),
+            parts,
+            name: self.name(),
+        })
+    }
+
+    /// Renames what is complete into place, unless that is for the outer process to do; answers
+    /// the bytes it takes up. Like `cp` and qemu-img it leaves it to the kernel when they reach
+    /// the disk.
+    pub(super) fn commit(&self, draft: &Draft) -> anyhow::Result<u64> {
+        let bytes = draft.allocated()?;
+        if let Folder::Ours(_) = draft.folder {
+            self.publish(draft)?;
         }
         Ok(bytes)
     }
+
+    fn publish(&self, draft: &Draft) -> anyhow::Result<()> {
+        if draft.parts.is_empty() {
+            return replace(&draft.folder().join(&draft.name), &self.path);
+        }
+        let mut done: Vec<PathBuf> = Vec::new();
+        for name in draft.names() {
+            let to = self.dir.join(name);
+            if let Err(e) = replace(&draft.folder().join(name), &to) {
+                // Extents without their descriptor are of no use.
+                for path in done {
+                    let _ = fs::remove_file(path);
+                }
+                return Err(e);
+            }
+            done.push(to);
+        }
+        Ok(())
+    }
 }
 
-/// Renames `from` to `to`; answers the bytes it takes up.
-fn replace(from: &Path, to: &Path) -> anyhow::Result<u64> {
+/// Renames the regular file `from` to `to`.
+fn replace(from: &Path, to: &Path) -> anyhow::Result<()> {
     let rename = || {
+        // An inner process made it, and may have been led to make something else.
+        if !fs::symlink_metadata(from)?.is_file() {
+            return Err(io::Error::other("what was made is no regular file"));
+        }
         if let Ok(existing) = fs::metadata(to) {
             // A private image stays private.
             fs::set_permissions(from, existing.permissions())?;
         }
-        fs::rename(from, to)?;
-        Ok(fs::metadata(to)?.blocks() * 512)
+        fs::rename(from, to)
     };
     rename()
         .map_err(without_path)
@@ -184,7 +233,7 @@ fn replace(from: &Path, to: &Path) -> anyhow::Result<u64> {
 
 /// What went wrong, without the temporary name it went wrong with: that means nothing to whoever
 /// reads it.
-pub(super) fn without_path(error: io::Error) -> io::Error {
+pub(in crate::cli) fn without_path(error: io::Error) -> io::Error {
     let cause = error.get_ref().and_then(|e| e.source());
     cause
         .and_then(|e| e.downcast_ref::<io::Error>()?.raw_os_error())

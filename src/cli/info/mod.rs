@@ -11,6 +11,7 @@ use formats::{Error, FileSource, Format, Limits, Source};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::fence::{Fence, Named};
 use super::output::{self, Output};
 use super::permit::{self, Folders};
 use super::{Exit, image, input};
@@ -38,6 +39,9 @@ pub(super) struct Args {
     #[arg(short = 'U', long, hide = true)]
     force_share: bool,
 
+    #[command(flatten)]
+    fence: Fence,
+
     /// How to print: `json` gives one object for one file, an array for several
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
@@ -60,6 +64,14 @@ pub(super) fn qemu_name(format: Format) -> &'static str {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let named = Named {
+        files: args.files.iter().map(AsRef::as_ref).collect(),
+        folders: &args.allow_backing,
+    };
+    args.fence.reading(&named, || tell(args))
+}
+
+fn tell(args: &Args) -> anyhow::Result<Exit> {
     let folders = match args.allow_backing.as_slice() {
         [] => None,
         dirs => Some(Folders::open(dirs)?),

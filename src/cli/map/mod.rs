@@ -9,6 +9,7 @@ use anyhow::Context;
 use formats::map::{Mapped, Picture, Walk};
 use formats::{ExtentKind, Format, GuestOffset, guest_len};
 
+use super::fence::Fence;
 use super::image::{self, Image, Request};
 use super::output::{Output, Plain};
 use super::permit::Permit;
@@ -53,6 +54,9 @@ pub(super) struct Args {
     #[arg(short = 'U', long, hide = true)]
     force_share: bool,
 
+    #[command(flatten)]
+    fence: Fence,
+
     /// How to print
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     output: Output,
@@ -63,6 +67,15 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    // A picture is written beside whatever lies in its folder.
+    if args.svg.as_ref().is_some_and(|svg| svg.as_os_str() != "-") {
+        return map(args);
+    }
+    let named = args.permit.named(vec![&args.file]);
+    args.fence.reading(&named, || map(args))
+}
+
+fn map(args: &Args) -> anyhow::Result<Exit> {
     let request = Request {
         member: args.disk.as_deref(),
         snapshot: args.snapshot.as_deref(),

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use formats::inspect::Allowance;
 use formats::{ErrorKind, OpenOptions, Passphrase};
 
+use super::fence::Named;
 pub(super) use folders::{FileId, Folders};
 
 /// The permissions of a verb that opens images.
@@ -39,6 +40,15 @@ pub(super) struct Means {
 }
 
 impl Permit {
+    /// All that is read by name for `images`.
+    pub(super) fn named<'a>(&'a self, mut images: Vec<&'a Path>) -> Named<'a> {
+        images.extend(self.passphrase_file.as_deref());
+        Named {
+            files: images,
+            folders: &self.allow_backing,
+        }
+    }
+
     pub(super) fn means(&self) -> anyhow::Result<Means> {
         let folders = match self.allow_backing.as_slice() {
             [] => None,
