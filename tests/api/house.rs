@@ -7,13 +7,14 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use axum::{Router, http};
 use glint::api;
 use glint::auth::{Context, Identity, StaticTokens};
-use glint::config::{Config, StoreConfig};
+use glint::config::{Config, Secret, StoreConfig};
 use glint::service::Service;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use crate::support::database;
 use crate::web::Web;
 
 pub(crate) const PROJECT_A: &str = "aaaaaaaaaaaa4aaa8aaaaaaaaaaaaaaa";
@@ -87,6 +88,9 @@ impl House {
         config.import.worker_program = Some(env!("CARGO_BIN_EXE_glint").into());
         config.formats.disk_formats.push("gpt".into());
         config.import.workers = 1;
+        if let Some(database) = database::chosen().await {
+            config.catalog.url = Some(Secret::new(database.url));
+        }
         change(&mut config);
         let mut tokens = StaticTokens::default();
         for (token, who) in [

@@ -8,4 +8,6 @@ mod ours;
 mod replay;
 mod sample;
 mod stories;
+#[path = "../support/mod.rs"]
+mod support;
 mod web;

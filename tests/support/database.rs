@@ -46,6 +46,24 @@ impl Database {
     }
 }
 
+/// An empty database of the kind `GLINT_TEST_DATABASE` names, with the schema in it; `None` where it
+/// names none: the embedded one is meant.
+pub(crate) async fn chosen() -> Option<Database> {
+    let kind = match std::env::var("GLINT_TEST_DATABASE").as_deref() {
+        Ok("postgres") => Kind::Postgres,
+        Ok("mariadb") => Kind::Mariadb,
+        Ok(other) => panic!("GLINT_TEST_DATABASE is {other:?}: postgres or mariadb"),
+        Err(_) => return None,
+    };
+    let database = Database::new(kind).await?;
+    let catalog = glint::catalog::Catalog::open_server(&database.url, 1)
+        .await
+        .unwrap();
+    catalog.sync().await.unwrap();
+    catalog.close().await;
+    Some(database)
+}
+
 static POSTGRES: LazyLock<Option<Server>> = LazyLock::new(|| Server::start("postgres"));
 static MARIADB: LazyLock<Option<Server>> = LazyLock::new(|| Server::start("mariadb"));
 static NAMES: AtomicU32 = AtomicU32::new(0);
