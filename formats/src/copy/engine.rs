@@ -27,8 +27,9 @@ impl Default for CopyOptions {
 
 /// Bytes a job covers, unless a unit is larger: fits the second-level cache beside its output.
 const SEGMENT: u64 = 1 << 20;
-/// Jobs a thread that waits its turn may be ahead of the slowest.
-const AHEAD: u64 = 4;
+/// Jobs a thread may be ahead of what is written: the fewer, the more of them are still in some
+/// cache when their turn comes.
+const AHEAD: u64 = 2;
 
 /// Copies all of `disk` into `target`, whose bytes go to `sink`. The output is complete but not
 /// yet durable: sync the sink and rename the file into place.
@@ -68,6 +69,9 @@ pub fn copy(
             target,
             next: 0,
             waiting: BTreeMap::new(),
+            written: 0,
+            placed: BTreeMap::new(),
+            is_writing: false,
             failed: None,
         }),
         turn: Condvar::new(),
@@ -110,12 +114,19 @@ struct Run<'a> {
     spare: Mutex<Vec<Done>>,
 }
 
-/// What only one thread at a time may touch: places are given in guest order.
+/// What only one thread at a time may touch: places are given in guest order, and so is written.
 struct Order {
     target: Box<dyn Target>,
     /// The job to place next.
     next: u64,
+    /// Encoded jobs.
     waiting: BTreeMap<u64, Done>,
+    /// The job to write next.
+    written: u64,
+    /// Placed jobs.
+    placed: BTreeMap<u64, Placed>,
+    /// A thread is writing. The others go on to their next jobs.
+    is_writing: bool,
     failed: Option<Error>,
 }
 
@@ -126,6 +137,13 @@ struct Done {
     data: Vec<u8>,
     packed: Vec<u8>,
     units: Vec<Shape>,
+}
+
+/// A job whose pieces have their places.
+struct Placed {
+    done: Done,
+    writes: Vec<Write>,
+    tables: Tables,
 }
 
 /// A piece of an encoded job and its place.
@@ -173,7 +191,7 @@ impl Run<'_> {
     /// Waits until the job is near the front; false when another thread failed.
     fn wait_for_window(&self, job: &Job) -> bool {
         let mut order = lock(&self.order);
-        while order.failed.is_none() && job.seq >= order.next + self.ahead {
+        while order.failed.is_none() && job.seq >= order.written + self.ahead {
             order = self
                 .turn
                 .wait(order)
@@ -197,51 +215,78 @@ impl Run<'_> {
         Ok(done)
     }
 
-    fn write(&self, pieces: &[(HostOffset, &[u8])]) -> Result<()> {
-        for (at, bytes) in pieces {
-            self.sink.write_all_at(bytes, *at)?;
-            self.progress.wrote(bytes.len() as u64);
-        }
-        Ok(())
-    }
-
     /// Queues an encoded job, then places and writes whatever has become next in order.
     fn submit(&self, seq: u64, done: Done, encoder: &mut dyn Encode) -> Result<()> {
         let mut order = lock(&self.order);
         order.waiting.insert(seq, done);
         loop {
             let next = order.next;
-            let Some(mut done) = order.waiting.remove(&next) else {
+            let Some(done) = order.waiting.remove(&next) else {
                 return Ok(());
             };
             let mut tables = Tables::new();
             let writes = place(order.target.as_mut(), self.unit, &done, &mut tables)?;
             order.next += 1;
-            // A sink that takes bytes in order only has them before anybody else may place.
-            let held = if self.is_sequential {
-                Some(order)
-            } else {
-                drop(order);
-                self.turn.notify_all();
-                None
+            drop(order);
+            let mut placed = Placed {
+                done,
+                writes,
+                tables,
             };
-            for write in &writes {
-                encoder.seal(write.at, write.bytes_mut(&mut done));
+            for write in &placed.writes {
+                encoder.seal(write.at, write.bytes_mut(&mut placed.done));
             }
-            let mut pieces: Vec<_> = writes.iter().map(|w| (w.at, w.bytes(&done))).collect();
-            pieces.extend(tables.iter().map(|(at, table)| (*at, table.as_slice())));
-            if held.is_some() {
-                pieces.sort_unstable_by_key(|(at, _)| *at);
-            }
-            self.write(&pieces)?;
-            if let Some(order) = held {
-                drop(order);
-                self.turn.notify_all();
-            }
+            order = lock(&self.order);
+            order.placed.insert(next, placed);
+            order = self.write_placed(order)?;
+        }
+    }
+
+    /// Writes what is placed, in order, unless another thread does.
+    fn write_placed<'a>(
+        &'a self,
+        mut order: MutexGuard<'a, Order>,
+    ) -> Result<MutexGuard<'a, Order>> {
+        if order.is_writing {
+            return Ok(order);
+        }
+        loop {
+            let next = order.written;
+            let Some(placed) = order.placed.remove(&next) else {
+                order.is_writing = false;
+                return Ok(order);
+            };
+            order.is_writing = true;
+            drop(order);
+            self.write(&placed)?;
+            let done = placed.done;
             self.progress.reached(done.start.0 + done.data.len() as u64);
             lock(&self.spare).push(done);
             order = lock(&self.order);
+            order.written += 1;
+            // Not for each: to be woken costs more than a job may take. The jobs before that of
+            // a thread that waits are all in hand, and their number is passed on the way.
+            if order.written.is_multiple_of(self.ahead / 2) {
+                self.turn.notify_all();
+            }
         }
+    }
+
+    fn write(&self, placed: &Placed) -> Result<()> {
+        let writes = placed.writes.iter().map(|w| (w.at, w.bytes(&placed.done)));
+        let tables = placed
+            .tables
+            .iter()
+            .map(|(at, table)| (*at, table.as_slice()));
+        let mut pieces: Vec<_> = writes.chain(tables).collect();
+        if self.is_sequential {
+            pieces.sort_unstable_by_key(|(at, _)| *at);
+        }
+        for (at, bytes) in pieces {
+            self.sink.write_all_at(bytes, at)?;
+            self.progress.wrote(bytes.len() as u64);
+        }
+        Ok(())
     }
 }
 

@@ -3,11 +3,13 @@
 //!
 //! ```text
 //!  plan (next run of data) ─► N threads: read ► encode units ─► window ─► place in order
-//!                                                                  ─► N threads: seal ► write
+//!                                            ─► N threads: seal ─► one of them: write in order
 //! ```
 //! Only extents that hold data are read. Units are encoded by many threads, but given their
-//! places in guest order under one lock, where placing is arithmetic only; the writing happens
-//! outside it. Memory is bounded by the window, whatever the virtual size.
+//! places in guest order under one lock, where placing is arithmetic only. Whoever finds nobody
+//! writing writes what is next in order, and goes on until there is nothing: a file takes one
+//! write at a time, so that a second thread would wait, and burn what it waits. Memory is bounded
+//! by the window, whatever the virtual size.
 
 mod engine;
 mod plan;
@@ -31,8 +33,7 @@ pub trait Encode: Send {
 
     /// The last step before `bytes` are written at `at`: for what depends on the place, such as
     /// encryption. They are one or more units that follow each other, of one kind: all verbatim
-    /// or all packed. Called by whichever thread writes them, outside the order unless the sink
-    /// is sequential.
+    /// or all packed. Called outside the order, by many threads.
     fn seal(&mut self, at: HostOffset, bytes: &mut [u8]) {
         let _ = (at, bytes);
     }
