@@ -33,8 +33,8 @@ impl Default for CompareOptions {
     }
 }
 
-/// Bytes a thread takes at a time: two of them fit the second-level cache.
-const PORTION: u64 = 512 << 10;
+/// Bytes a thread takes at a time: two of them fit well into the second-level cache.
+const PORTION: u64 = 256 << 10;
 /// Pieces a thread takes at a time.
 const PIECES: usize = 512;
 
