@@ -74,8 +74,11 @@ impl Clusters {
     ) -> Result<()> {
         let made = PACKED.with_borrow_mut(|packed| {
             // The entry bounds it to two clusters; the last sector may be cut by the file's end.
-            let len = len.min(HostOffset(self.source.len()).since(at));
-            packed.resize(len as usize, 0);
+            let len = len.min(HostOffset(self.source.len()).since(at)) as usize;
+            if packed.len() < len {
+                packed.resize(len, 0);
+            }
+            let packed = &mut packed[..len];
             self.source.read_exact_at(packed, at)?;
             Ok(match self.compression {
                 Compression::Zlib => deflate::inflate_raw(packed, cluster),

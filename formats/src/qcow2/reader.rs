@@ -43,6 +43,9 @@ pub(super) struct Reader {
     /// Where uncompressed clusters are: the image itself, or its external data file.
     data: Arc<dyn Source>,
     is_data_external: bool,
+    /// Whether that file has holes worth asking for. Some kernels walk all pages up to the next
+    /// one, for each question: where there is next to none, reading it is cheaper.
+    has_holes: bool,
     /// What they are decrypted with.
     sectors: Option<Sectors>,
 }
@@ -80,6 +83,8 @@ pub(super) fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc
         }
     }
     let external_len = external.as_ref().map(|data| data.len());
+    let data = external.as_ref().unwrap_or(&source);
+    let has_holes = data.allocated() < data.len() - data.len() / 64;
     let reader = Arc::new(Reader {
         virtual_size: header.virtual_size,
         cluster_size,
@@ -91,6 +96,7 @@ pub(super) fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc
             limits.cache / 2,
         ),
         is_data_external: external.is_some(),
+        has_holes,
         data: external.unwrap_or(source),
         sectors,
     });
@@ -174,6 +180,9 @@ impl Disk for Reader {
                 Mapping::Zero => ExtentKind::Zero,
                 // A hole in the file is no hole in what it decrypts to.
                 Mapping::Data(_) if self.sectors.is_some() => ExtentKind::Data { host: None },
+                Mapping::Data(host) if !self.has_holes => ExtentKind::Data {
+                    host: (!self.is_data_external).then_some(host),
+                },
                 Mapping::Data(host) => {
                     let is_own = !self.is_data_external;
                     at = push_stored(self.data.as_ref(), at..end, host, is_own, base, out)?;
