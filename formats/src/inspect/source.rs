@@ -2,7 +2,6 @@
 
 use super::{Facts, Inspection, Inspector, MAX_SPAN, MAX_WANTED, Next, Region, Severity, Span};
 use super::{inspectors, judge};
-use crate::source::read_up_to;
 use crate::{HostOffset, Limits, Result, Source};
 
 /// Inspects an image by positioned reads: a few MiB at most, whatever its headers promise.
@@ -11,14 +10,20 @@ use crate::{HostOffset, Limits, Result, Source};
 /// `Io` only. What is wrong with the image is a finding, not an error.
 pub fn inspect(source: &dyn Source, limits: &Limits) -> Result<Inspection> {
     let mut found = Vec::new();
+    // One for all: to get memory from the kernel costs more than to read into it.
+    let mut buffer = Vec::new();
     for mut inspector in inspectors() {
-        found.extend(drive(inspector.as_mut(), source)?);
+        found.extend(drive(inspector.as_mut(), source, &mut buffer)?);
     }
     Ok(judge(found, source.len(), limits))
 }
 
-/// Runs one inspector to its end.
-fn drive(inspector: &mut dyn Inspector, source: &dyn Source) -> Result<Option<Facts>> {
+/// Runs one inspector to its end. `buffer` is memory to read into.
+fn drive(
+    inspector: &mut dyn Inspector,
+    source: &dyn Source,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<Facts>> {
     let file_len = source.len();
     let mut budget = MAX_WANTED;
     let mut next = inspector.start();
@@ -28,25 +33,30 @@ fn drive(inspector: &mut dyn Inspector, source: &dyn Source) -> Result<Option<Fa
             Next::NotMine => return Ok(None),
             Next::Want(spans) => spans,
         };
-        let mut bytes = Vec::with_capacity(spans.len());
+        let mut places = Vec::with_capacity(spans.len());
+        let mut end = 0;
         for span in &spans {
             let (at, len) = place(*span, file_len);
             if len > budget {
                 return Ok(Some(over_budget(inspector)));
             }
             budget -= len;
-            let read = if at < file_len {
-                read_up_to(source, HostOffset(at), usize::try_from(len).unwrap_or(0))?
-            } else {
-                Vec::new()
-            };
-            bytes.push((at, read));
+            // Within the budget, so it fits.
+            let there = len.min(file_len.saturating_sub(at)) as usize;
+            places.push((at, end..end + there));
+            end += there;
         }
-        let regions: Vec<_> = bytes
+        if buffer.len() < end {
+            buffer.resize(end, 0);
+        }
+        for (at, place) in &places {
+            source.read_exact_at(&mut buffer[place.clone()], HostOffset(*at))?;
+        }
+        let regions: Vec<_> = places
             .iter()
-            .map(|(at, bytes)| Region {
+            .map(|(at, place)| Region {
                 at: *at,
-                bytes,
+                bytes: &buffer[place.clone()],
                 file_len: Some(file_len),
             })
             .collect();
