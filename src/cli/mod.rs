@@ -60,22 +60,40 @@ struct Cli {
     command: Command,
 }
 
+// The verbs. Each is set up when it is the one that was typed: all of them would take longer than
+// to inspect an image. Their summaries therefore stand here as well.
 #[derive(Subcommand)]
+#[command(defer = true)]
 enum Command {
+    /// Tell what image files are, their sizes, and whether they are safe to use
     Inspect(inspect::Args),
+    /// Tell what `qemu-img info` tells, in its words and fields
     Info(info::Args),
+    /// Convert a disk image into another format
     Convert(convert::Args),
+    /// Tell whether the tables of images agree with each other
     Check(check::Args),
+    /// Tell whether two images hold the same disk, whatever their formats
     Compare(compare::Args),
+    /// Tell what a disk is made of, and where in the file it lies
     Map(map::Args),
+    /// Tell how large the file that `convert` writes will be
     Measure(measure::Args),
+    /// Create an empty image
     Create(create::Args),
+    /// Change the size of the disk in a raw or qcow2 image, in place
     Resize(resize::Args),
+    /// Serve images over HTTP
     Serve(ServeArgs),
+    /// Look after the catalog's database
     Db(DbArgs),
+    /// Make tokens for the authentication mode "static"
     Auth(auth::Args),
+    /// Show and try the access rules
     Policy(policy::Args),
+    /// Print the completion script of a shell
     Completions(completions::Args),
+    /// Print the manual page
     Man(man::Args),
     /// One conversion for the service, between two open files
     #[command(hide = true)]
@@ -136,5 +154,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn summaries_are_the_same_in_both_places() {
+        let quick = super::command();
+        let mut whole = quick.clone();
+        whole.build();
+        for verb in quick.get_subcommands() {
+            let full = whole.find_subcommand(verb.get_name()).unwrap();
+            let about = |c: &clap::Command| c.get_about().map(ToString::to_string);
+            assert_eq!(about(verb), about(full), "{}", verb.get_name());
+        }
     }
 }
