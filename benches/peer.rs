@@ -146,7 +146,7 @@ fn run_alone(command: &str, often: u32, between: &impl Fn()) -> Run {
         let run = run(command, often);
         let others = busy() - before.0 - (children() - before.1);
         tries += 1;
-        if others < 0.05 + 0.05 * run.wall * f64::from(often) || tries == 6 {
+        if others < 0.05 + 0.05 * run.wall * f64::from(often) || tries == 2 {
             return run;
         }
     }
