@@ -1,5 +1,7 @@
 //! Bounds on what an image may make us allocate or walk. A value, passed down; nothing global.
 
+use std::borrow::Cow;
+
 use crate::{Error, Format, Result};
 
 /// Bounds for reading one image. All sizes in bytes.
@@ -49,6 +51,30 @@ impl Limits {
         }
         Ok(bytes)
     }
+}
+
+/// Checks that `count` structures of `each` bytes find room in a file of `file_len` without sharing
+/// any. One that is named again and again makes a disk full of data of next to nothing.
+///
+/// # Errors
+/// `Malformed`: some must overlap.
+pub(crate) fn room_for(
+    count: u64,
+    each: u64,
+    file_len: u64,
+    format: Format,
+    place: impl Into<Cow<'static, str>>,
+) -> Result<()> {
+    if count.saturating_mul(each) > file_len {
+        return Err(Error::malformed(
+            format,
+            place,
+            format!(
+                "names {count} times {each} bytes in a file of {file_len}: some must be the same"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 impl Default for Limits {

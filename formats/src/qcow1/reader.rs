@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::layout::{Cluster, Header};
 use crate::disk::check_range;
+use crate::limits::room_for;
 use crate::{
     Disk, Error, Extent, ExtentKind, Format, GuestOffset, HostOffset, Limits, MAX_EXTENTS, Result,
     Source, guest_len, push_extent,
@@ -25,12 +26,16 @@ impl Reader {
         let mut bytes = within(source.as_ref(), header.l1_offset, len as u64, "l1 table")
             .map(|()| vec![0; len])?;
         source.read_exact_at(&mut bytes, header.l1_offset)?;
+        let l1: Vec<_> = be64s(&bytes).collect();
+        let tables = l1.iter().filter(|&&entry| entry != 0).count() as u64;
+        let each = 8 << header.l2_bits;
+        room_for(tables, each, source.len(), Format::Qcow1, "l1 table")?;
         Ok(Self {
             source,
             size,
             cluster_bits: header.cluster_bits,
             l2_bits: header.l2_bits,
-            l1: be64s(&bytes).collect(),
+            l1,
         })
     }
 

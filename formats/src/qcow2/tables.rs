@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::cache::Cache;
-use super::entries::{Entries, Mapping, OFFSET_MASK, numbers};
+use super::entries::{COMPRESSED, Entries, Mapping, OFFSET_MASK, numbers};
 use super::layout::{Geometry, Header};
 use super::rules;
+use crate::limits::room_for;
 use crate::{Error, Format, GuestOffset, HostOffset, Limits, Result, Source};
 
 /// The mapping of an image. Shared by threads.
@@ -13,6 +14,7 @@ pub(super) struct Tables {
     source: Arc<dyn Source>,
     geometry: Geometry,
     entries: Entries,
+    has_data_file: bool,
     l1: Vec<u64>,
     /// L2 tables by L1 index, as numbers.
     l2: Cache<[u64]>,
@@ -35,11 +37,16 @@ impl Tables {
         let bytes = geometry.l1_needed(header.virtual_size) * 8;
         let mut l1 = vec![0; limits.table(Format::Qcow2, "L1 table", bytes)?];
         source.read_exact_at(&mut l1, header.l1_offset)?;
+        let l1: Vec<_> = numbers(&l1).collect();
+        let tables = l1.iter().filter(|&e| e & OFFSET_MASK != 0).count() as u64;
+        let size = geometry.cluster_size();
+        room_for(tables, size, source.len(), Format::Qcow2, "L1 table")?;
         Ok(Self {
+            has_data_file: data_file_len.is_some(),
             geometry,
             entries: Entries::new(header, source.len(), data_file_len),
             source,
-            l1: numbers(&l1).collect(),
+            l1,
             l2: Cache::new(limits.cache / 2, geometry.cluster_size()),
         })
     }
@@ -101,7 +108,23 @@ impl Tables {
         }
         let mut bytes = vec![0; size as usize];
         self.source.read_exact_at(&mut bytes, at)?;
-        Ok(numbers(&bytes).collect())
+        let table: Arc<[u64]> = numbers(&bytes).collect();
+        if !self.has_data_file {
+            self.find_room(&table, index)?;
+        }
+        Ok(table)
+    }
+
+    /// Checks that the plain clusters of an L2 table can all be others.
+    fn find_room(&self, table: &[u64], index: usize) -> Result<()> {
+        let words = (self.geometry.l2_entry_size() / 8) as usize;
+        let plain = |&&entry: &&u64| entry & COMPRESSED == 0 && entry & OFFSET_MASK != 0;
+        let count = table.iter().step_by(words).filter(plain).count() as u64;
+        let size = self.geometry.cluster_size();
+        // The last cluster may be cut off.
+        let file_len = HostOffset(self.source.len().saturating_add(size - 1)).align_down(size);
+        let place = format!("L2 table of L1 entry {index}");
+        room_for(count, size, file_len.0, Format::Qcow2, place)
     }
 }
 

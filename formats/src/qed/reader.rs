@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::layout::{HEADER_LEN, Header};
 use crate::chain::{self, Overlay};
 use crate::disk::check_range;
+use crate::limits::room_for;
 use crate::resolve::Wanted;
 use crate::source::read_up_to;
 use crate::{
@@ -86,11 +87,11 @@ impl Reader {
         }
         let mut l1 = vec![0; len];
         source.read_exact_at(&mut l1, at)?;
-        Ok(Self {
-            source,
-            header,
-            l1: numbers(&l1).collect(),
-        })
+        let l1: Vec<_> = numbers(&l1).collect();
+        let tables = l1.iter().filter(|&&entry| entry != 0).count() as u64;
+        let each = header.table_size * header.cluster_size;
+        room_for(tables, each, file_len, Format::Qed, "L1 table")?;
+        Ok(Self { source, header, l1 })
     }
 
     /// Calls `each` for the runs that `range` is made of, in order, until it says stop or so

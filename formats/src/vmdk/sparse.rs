@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::grains::{self, Recent, Wanted};
 use super::layout::SECTOR;
 use super::tables::{self, Geometry, Grain};
+use crate::limits::room_for;
 use crate::{
     Error, Extent, ExtentKind, Format, GuestOffset, HostOffset, Limits, Result, Source, push_extent,
 };
@@ -50,6 +51,9 @@ impl SparseExtent {
             geometry.directory_sector,
             bytes / 8,
         )?;
+        let tables = directory.iter().filter(|&&entry| entry != 0).count() as u64;
+        let (each, file_len) = (geometry.table_len(), source.len());
+        room_for(tables, each, file_len, Format::Vmdk, "grain directory")?;
         let table_bytes = u64::from(geometry.table_entries) * 8;
         let slots = (limits.cache / table_bytes).clamp(1, MAX_SLOTS.min(count.max(1)));
         Ok(Self {
