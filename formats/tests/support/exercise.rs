@@ -305,7 +305,11 @@ fn read_extent(
 fn copied(disk: &dyn Disk) {
     let mut bytes = vec![0xee; disk.virtual_size() as usize];
     let read = blame(disk.read_at(&mut bytes, GuestOffset::ZERO));
-    let target = create(&CreateOptions::Raw, disk.virtual_size()).expect("raw has any size");
+    let target = create(
+        &CreateOptions::Raw(formats::raw::WriteOptions::default()),
+        disk.virtual_size(),
+    )
+    .expect("raw has any size");
     let sink = MemorySink::default();
     let options = CopyOptions {
         threads: NonZero::<usize>::MIN,
