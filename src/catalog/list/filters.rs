@@ -79,8 +79,10 @@ async fn part(
         let text = format!("id IN (SELECT image_id FROM {table} WHERE {text})");
         Condition::new(text, args)
     } else {
-        // A value, and not EXISTS: no planner turns it into a join that begins with the parts.
-        let text = format!("(SELECT 1 FROM {table} WHERE image_id = images.id AND {text}) = 1");
+        // A value, and not EXISTS: no planner turns it into a join that begins with the parts. And
+        // not `= 1`, of which PostgreSQL believes that hardly any row is so, and sorts them all.
+        let text =
+            format!("(SELECT 1 FROM {table} WHERE image_id = images.id AND {text}) IS NOT NULL");
         Condition::new(text, args)
     })
 }
