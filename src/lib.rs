@@ -12,6 +12,7 @@ pub mod glance;
 pub mod ingest;
 pub mod jobs;
 pub mod metadefs;
+pub mod quota;
 pub mod server;
 pub mod service;
 pub mod stores;

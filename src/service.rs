@@ -19,6 +19,7 @@ use crate::domain::{ImageId, Location};
 use crate::fetch::Fetcher;
 use crate::ingest::Staging;
 use crate::jobs;
+use crate::quota::Quotas;
 use crate::stores::{Store, Stores, sync_dir};
 
 /// Everything a request or a job needs.
@@ -31,6 +32,8 @@ pub struct Service {
     pub policies: Policies,
     /// Who may see and change which custom properties.
     pub protections: Protections,
+    /// What projects may hold.
+    pub quotas: Quotas,
     /// What is known of images.
     pub catalog: Catalog,
     /// Where their bytes are.
@@ -57,12 +60,12 @@ impl Service {
     pub async fn build(config: Config) -> anyhow::Result<Arc<Self>> {
         config.validate()?;
         let auth = &config.auth;
-        let (rules, warnings) =
-            policy::load(auth.policy_file.as_deref(), auth.enforce_scope).map_err(Faults)?;
+        let (rules, warnings) = policy::load(auth).map_err(Faults)?;
         for warning in warnings {
             tracing::warn!("{warning}");
         }
         let identity = Identity::from_config(auth).map_err(|e| Faults(vec![e]))?;
+        let quotas = Quotas::new(&config, identity.keystone()).map_err(|e| Faults(vec![e]))?;
         let dir = &config.data_dir;
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         let lock = File::create(dir.join("lock")).context("opening the lock file")?;
@@ -102,6 +105,7 @@ impl Service {
             identity,
             policies: Policies::new(rules),
             protections,
+            quotas,
             catalog,
             stores,
             fetcher,

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::json;
 use crate::auth::policy::Denied;
-use crate::{catalog, ingest};
+use crate::{catalog, ingest, quota};
 
 /// When a client may ask again while the catalog's database is away.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -361,6 +361,21 @@ impl From<Denied> for Failure {
     }
 }
 
+impl From<quota::Error> for Failure {
+    fn from(error: quota::Error) -> Self {
+        match error {
+            quota::Error::Exceeded(exceeded) => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, exceeded.0)
+            }
+            quota::Error::Keystone(trouble) => {
+                tracing::error!("no limit can be checked: {}", trouble.story());
+                Self::of(StatusCode::SERVICE_UNAVAILABLE).with(RETRY_AFTER, "5")
+            }
+            quota::Error::Catalog(error) => error.into(),
+        }
+    }
+}
+
 impl From<catalog::Error> for Failure {
     fn from(error: catalog::Error) -> Self {
         use std::error::Error as _;
@@ -418,6 +433,7 @@ impl From<ingest::Error> for Failure {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("Denying attempt to upload image larger than {cap} bytes."),
             ),
+            E::Quota(error) => error.into(),
             E::Refused { reason } => Self::media_type(Some("application/octet-stream"), reason),
             E::StoreFull => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,

@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 
 use super::error::Failure;
-use crate::auth::{Identity, Proof, Refusal};
+use crate::auth::{Context, Identity, Proof, Refusal};
 use crate::service::Service;
 
 const REQUEST_ID: &str = "x-openstack-request-id";
@@ -59,6 +59,9 @@ pub(super) async fn identify(
     };
     let mut ctx = match identity.of(proof, svc.policies.current()).await {
         Ok(ctx) => ctx,
+        Err(Refusal::Unknown) if svc.config.auth.allow_anonymous_access => {
+            Context::anonymous(svc.policies.current())
+        }
         Err(refusal) => return refused(&refusal, &svc).into_response(),
     };
     let header = HeaderValue::from_str(&request_id).ok();
@@ -71,7 +74,10 @@ pub(super) async fn identify(
         Method::DELETE,
         Method::PATCH,
     ];
-    let mut response = if known.contains(req.method()) {
+    let changes = ![Method::GET, Method::HEAD].contains(req.method());
+    let mut response = if ctx.read_only && changes {
+        Failure::new(StatusCode::FORBIDDEN, "Read-only access").into_response()
+    } else if known.contains(req.method()) {
         req.extensions_mut().insert(ctx);
         next.run(req).await
     } else {

@@ -166,12 +166,11 @@ pub(super) fn apply(
             StatusCode::FORBIDDEN,
             format!("Property {name} may not be removed."),
         )),
-        Op::Remove if !exists => absent(),
+        Op::Remove | Op::Replace(_) if !exists => absent(),
         Op::Remove => {
             image.properties.remove(&name);
             Ok(())
         }
-        Op::Replace(_) if !exists => absent(),
         Op::Add(_) if exists && dialect == Dialect::V20 => Err(Failure::detail(
             StatusCode::CONFLICT,
             format!("Property {name} already present."),

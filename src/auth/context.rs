@@ -68,6 +68,16 @@ impl Context {
         Self::with_roles(user, project, &["admin"])
     }
 
+    /// Nobody in particular: sees what everybody sees, changes nothing.
+    #[must_use]
+    pub fn anonymous(rules: Arc<RuleSet>) -> Self {
+        Self {
+            read_only: true,
+            rules,
+            ..Self::default()
+        }
+    }
+
     /// Somebody with these roles and those that they imply, by the default rules.
     #[must_use]
     pub fn with_roles(user: &str, project: &str, roles: &[&str]) -> Self {

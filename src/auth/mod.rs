@@ -1,6 +1,7 @@
 //! Who asks, and what they may do.
 
 pub mod context;
+pub mod keystone;
 pub mod policy;
 pub mod protections;
 mod tokens;
@@ -11,6 +12,7 @@ pub use context::{Context, Scope};
 pub use tokens::{Digits, Entry, Moment, StaticTokens, TokenFile};
 
 use crate::config::{Auth, AuthMode};
+use keystone::Keystone;
 use policy::RuleSet;
 
 /// How callers are known.
@@ -20,6 +22,8 @@ pub enum Identity {
     Open(Context),
     /// A fixed set of tokens.
     Static(StaticTokens),
+    /// Keystone's tokens.
+    Keystone(Arc<Keystone>),
 }
 
 /// Why a caller is not known.
@@ -48,8 +52,18 @@ impl Identity {
     pub fn from_config(auth: &Auth) -> Result<Self, String> {
         Ok(match auth.mode {
             AuthMode::None => Self::Open(Context::administrator("admin", &auth.project)),
+            AuthMode::Keystone => Self::Keystone(Arc::new(Keystone::new(&auth.keystone)?)),
             AuthMode::Static => Self::Static(TokenFile::load(&auth.tokens_file)?.into()),
         })
+    }
+
+    /// The Keystone that knows callers, if one does.
+    #[must_use]
+    pub fn keystone(&self) -> Option<Arc<Keystone>> {
+        match self {
+            Self::Keystone(keystone) => Some(keystone.clone()),
+            _ => None,
+        }
     }
 
     /// Who sends `proof`, under `rules`.
@@ -68,6 +82,7 @@ impl Identity {
                 }
                 caller
             }
+            Self::Keystone(keystone) => keystone.caller(proof).await?,
         };
         Ok(caller.under(rules))
     }

@@ -14,6 +14,7 @@ pub mod purge;
 pub mod query;
 pub mod staged;
 pub mod tasks;
+pub mod usage;
 
 pub use conn::{Catalog, Tx, Version};
 pub use query::{

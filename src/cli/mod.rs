@@ -8,6 +8,7 @@ mod auth;
 mod check;
 mod compare;
 mod completions;
+mod config;
 mod convert;
 mod create;
 mod db;
@@ -91,6 +92,8 @@ enum Command {
     Auth(auth::Args),
     /// Show and try the access rules
     Policy(policy::Args),
+    /// Take over the configuration of another image service
+    Config(config::Args),
     /// Print the completion script of a shell
     Completions(completions::Args),
     /// Print the manual page
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Db(args) => db::run(&args),
         Command::Auth(args) => auth::run(&args),
         Command::Policy(args) => policy::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::ConvertWorker { request } => return crate::convert::worker(&request).into(),

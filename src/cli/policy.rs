@@ -68,7 +68,7 @@ struct Check {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let auth = match &args.config {
+    let mut auth = match &args.config {
         Some(_) => {
             let place = Place {
                 data: Some(".".into()),
@@ -78,8 +78,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         }
         None => Auth::default(),
     };
-    let file = args.policy.as_deref().or(auth.policy_file.as_deref());
-    let (rules, warnings) = policy::load(file, auth.enforce_scope).map_err(Faults)?;
+    auth.policy_file = args.policy.clone().or(auth.policy_file);
+    let (rules, warnings) = policy::load(&auth).map_err(Faults)?;
     for warning in warnings {
         output::talk(format_args!("{warning}"));
     }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::KeystoneConfig;
+
 /// Who callers are, and what they may do.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -13,6 +15,10 @@ pub struct Auth {
     pub mode: AuthMode,
     /// The project that owns what is created without authentication.
     pub project: String,
+    /// Mode `keystone`: whom to ask.
+    pub keystone: KeystoneConfig,
+    /// Whether callers without a valid token may look at what everybody may; they change nothing.
+    pub allow_anonymous_access: bool,
     /// The tokens of mode `static`, as `glint auth token` makes them.
     pub tokens_file: PathBuf,
     /// Rules above the defaults, in oslo.policy's syntax: YAML, or JSON where it is called so.
@@ -26,6 +32,8 @@ impl Default for Auth {
         Self {
             mode: AuthMode::None,
             project: "admin".into(),
+            keystone: KeystoneConfig::default(),
+            allow_anonymous_access: false,
             tokens_file: PathBuf::new(),
             policy_file: None,
             enforce_scope: true,
@@ -41,6 +49,8 @@ pub enum AuthMode {
     None,
     /// Tokens in a file.
     Static,
+    /// Keystone's tokens.
+    Keystone,
 }
 
 impl Auth {
@@ -53,6 +63,7 @@ impl Auth {
             AuthMode::Static if self.tokens_file.as_os_str().is_empty() => {
                 faults.push("auth.mode is \"static\", and auth.tokens_file is not set".into());
             }
+            AuthMode::Keystone => self.keystone.validate("auth.keystone", faults),
             AuthMode::None | AuthMode::Static => {}
         }
     }
@@ -60,6 +71,11 @@ impl Auth {
     /// Where callers without a token are told to get one.
     #[must_use]
     pub fn www_authenticate(&self) -> Option<&str> {
-        None
+        if self.mode != AuthMode::Keystone {
+            return None;
+        }
+        let keystone = &self.keystone;
+        let uri = keystone.www_authenticate_uri.as_ref();
+        uri.or(keystone.auth_url.as_ref()).map(String::as_str)
     }
 }

@@ -5,6 +5,10 @@ mod auth;
 mod catalog;
 mod cors;
 mod fetch;
+pub mod from_glance;
+mod keystone;
+pub mod oslo;
+mod quota;
 mod secret;
 mod stores;
 
@@ -18,6 +22,8 @@ pub use auth::{Auth, AuthMode};
 pub use catalog::{Catalog, CatalogPlace};
 pub use cors::Cors;
 pub use fetch::Fetch;
+pub use keystone::KeystoneConfig;
+pub use quota::Quota;
 pub use secret::Secret;
 pub use stores::{StoreConfig, StoreKind};
 
@@ -92,34 +98,6 @@ impl Default for Api {
             limit_max: 1000,
             max_json: 1 << 20,
             head_timeout: 75,
-        }
-    }
-}
-
-/// `[quota]`; negative means unlimited.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Quota {
-    /// Custom properties of an image, `os_glance_*` not counted.
-    pub properties: i64,
-    /// Tags of an image.
-    pub tags: i64,
-    /// Members of an image.
-    pub members: i64,
-    /// Locations of an image.
-    pub locations: i64,
-    /// Bytes of one image.
-    pub image_size_cap: u64,
-}
-
-impl Default for Quota {
-    fn default() -> Self {
-        Self {
-            properties: 128,
-            tags: 128,
-            members: 128,
-            locations: 10,
-            image_size_cap: 1 << 40,
         }
     }
 }
@@ -293,6 +271,16 @@ impl Config {
         if config.data_dir.as_os_str().is_empty() {
             config.data_dir = data_dir;
         }
+        if config.auth.mode == AuthMode::Keystone {
+            config
+                .auth
+                .keystone
+                .complete("keystone_authtoken")
+                .map_err(fault)?;
+        }
+        if let Some(account) = &mut config.quota.keystone {
+            account.complete("oslo_limit").map_err(fault)?;
+        }
         Ok(config.with_default_store())
     }
 
@@ -326,6 +314,8 @@ impl Config {
     pub fn validate(&self) -> Result<(), Faults> {
         let mut faults = Vec::new();
         self.auth.validate(self.api.listen, &mut faults);
+        let keystone = self.auth.mode == AuthMode::Keystone;
+        self.quota.validate(keystone, &mut faults);
         if self.import.hash.parse::<HashAlgo>().is_err() {
             faults.push(format!(
                 "import.hash is {:?}, allowed sha1, sha256, sha384, sha512",

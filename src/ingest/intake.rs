@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::{Body, Error};
 use crate::domain::{HashAlgo, Hashes};
+use crate::quota::{self, Allowance};
 use crate::stores::{BlobWriter, Chunk};
 
 /// Bytes collected before they are handed on: hyper's pieces are small, and every hand-over
@@ -46,6 +47,8 @@ pub(super) struct Expect<'a> {
     pub(super) announced: Option<u64>,
     /// Bytes allowed.
     pub(super) cap: u64,
+    /// What the project may still take in, where that is bounded.
+    pub(super) allowance: Option<&'a mut Allowance>,
     /// The hash beside MD5.
     pub(super) algo: HashAlgo,
     /// Looks at what is known so far; a reason ends the upload at once.
@@ -56,7 +59,7 @@ pub(super) struct Expect<'a> {
 pub(super) async fn receive(
     mut body: Body,
     writer: &mut dyn BlobWriter,
-    expect: &Expect<'_>,
+    mut expect: Expect<'_>,
 ) -> Result<Received, Error> {
     if let Some(size) = expect.announced
         && size > expect.cap
@@ -78,6 +81,10 @@ pub(super) async fn receive(
             size += piece.len() as u64;
             if size > expect.cap {
                 return Err(Error::TooLarge { cap: expect.cap });
+            }
+            if let Some(allowance) = &mut expect.allowance {
+                let taken = allowance.take(piece.len() as u64);
+                taken.map_err(quota::Error::from)?;
             }
             held += piece.len();
             batch.push(piece);

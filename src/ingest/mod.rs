@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use crate::catalog;
 use crate::domain::{Illegal, Image};
+use crate::quota;
 use crate::service::Service;
 use crate::stores;
 
@@ -69,6 +70,9 @@ pub enum Error {
         /// Bytes allowed.
         cap: u64,
     },
+    /// The project has not that much left.
+    #[error(transparent)]
+    Quota(#[from] quota::Error),
     /// The content is not what the image claims, or not safe.
     #[error("{reason}")]
     Refused {

@@ -14,6 +14,7 @@ use super::{Body, Error, verdict};
 use crate::catalog::staged::{self, Staged};
 use crate::catalog::{self, Tx, images, locations};
 use crate::domain::{Event, Hashes, Image, ImageId, Location, Status, Timestamp};
+use crate::quota::Allowance;
 use crate::service::Service;
 use crate::stores::{BlobWriter, FileWriter, Store};
 
@@ -40,6 +41,8 @@ pub async fn upload(
     let location = svc.new_location(image, &target);
     let mut tx = svc.catalog.write().await?;
     let image = begin(&mut tx, image, Event::UploadStarted).await?;
+    let owner = image.owner.as_deref();
+    let mut allowance = svc.quotas.allowance(&mut tx, owner, announced).await?;
     let now = Timestamp::now();
     locations::insert_pending(&mut tx, &image.id, &location, Lease::until(), now).await?;
     tx.commit().await?;
@@ -58,10 +61,12 @@ pub async fn upload(
     };
     let done = tokio::spawn(async move {
         let result = match target.blobs.begin(&work.location.url).await {
-            Ok(writer) => work.run(body, writer).await,
+            Ok(writer) => work.run(body, writer, &mut allowance).await,
             Err(e) => Err(e.into()),
         };
         drop(lease);
+        // What came in counts as stored now, or is gone.
+        drop(allowance);
         match result {
             Ok(()) => Ok(()),
             // Whatever went wrong: when the image is no longer there, that is why.
@@ -92,8 +97,13 @@ struct Data {
 }
 
 impl Upload {
-    async fn run(&self, body: Body, mut writer: Box<dyn BlobWriter>) -> Result<(), Error> {
-        let taken = self.take(body, writer.as_mut()).await;
+    async fn run(
+        &self,
+        body: Body,
+        mut writer: Box<dyn BlobWriter>,
+        allowance: &mut Allowance,
+    ) -> Result<(), Error> {
+        let taken = self.take(body, writer.as_mut(), allowance).await;
         let data = match taken {
             Ok(data) => data,
             Err(e) => {
@@ -125,16 +135,22 @@ impl Upload {
     }
 
     /// Receives and judges.
-    async fn take(&self, body: Body, writer: &mut dyn BlobWriter) -> Result<Data, Error> {
+    async fn take(
+        &self,
+        body: Body,
+        writer: &mut dyn BlobWriter,
+        allowance: &mut Allowance,
+    ) -> Result<Data, Error> {
         let rules = &self.svc.config.formats;
         let early = |stream: &Stream| verdict::early(stream, &self.disk, &self.container, rules);
         let expect = Expect {
             announced: self.announced,
+            allowance: Some(allowance),
             cap: self.svc.config.quota.image_size_cap,
             algo: self.svc.config.import.hash_algo(),
             early: &early,
         };
-        let received = intake::receive(body, writer, &expect).await?;
+        let received = intake::receive(body, writer, expect).await?;
         let (mut inspection, staged) =
             intake::judge(received.inspectors, writer, self.svc.limits()).await?;
         // What is in an archive can only be told from the whole of it.
@@ -276,11 +292,12 @@ async fn receive_file(
     let mut writer = Box::new(FileWriter::create(to.to_owned()).await?);
     let expect = Expect {
         announced,
+        allowance: None,
         cap: svc.config.quota.image_size_cap,
         algo: svc.config.import.hash_algo(),
         early,
     };
-    match intake::receive(body, writer.as_mut(), &expect).await {
+    match intake::receive(body, writer.as_mut(), expect).await {
         Ok(received) => {
             writer.commit().await?;
             Ok(Staged {
@@ -308,12 +325,13 @@ pub(crate) async fn copy(
     let algo = image.hashes.as_ref().and_then(|h| h.algo.parse().ok());
     let expect = Expect {
         announced: Some(size),
+        allowance: None,
         cap: size,
         algo: algo.unwrap_or_default(),
         early: &|_| None,
     };
     let mut writer = to.blobs.begin(url).await?;
-    let received = intake::receive(body, writer.as_mut(), &expect).await;
+    let received = intake::receive(body, writer.as_mut(), expect).await;
     let checked = received.and_then(|received| match (&image.hashes, algo) {
         (Some(known), Some(_)) if known.value != received.hashes.value => Err(Error::Refused {
             reason: "The data in the other store is not what it was".into(),

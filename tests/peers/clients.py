@@ -67,9 +67,9 @@ class Server:
         self.log.close()
 
 
-def run(*args):
+def run(*args, env=None):
     """Runs a command as at a terminal: both clients upload what they find in any other input."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("OS_")}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("OS_")} | (env or {})
     ours, theirs = pty.openpty()
     try:
         return subprocess.run([*map(str, args)], stdin=theirs, capture_output=True, text=True, timeout=120, env=clean)

@@ -17,6 +17,7 @@ use crate::api::range::{self, Refused};
 use crate::auth::{Context, policy};
 use crate::domain::{Image, Status};
 use crate::ingest;
+use crate::quota::Step;
 use crate::service::Service;
 
 const OCTETS: &str = "application/octet-stream";
@@ -39,6 +40,9 @@ pub(in crate::api) async fn upload(
     if svc.stores.get(store).is_none() {
         return Err(ingest::Error::UnknownStore(store.to_owned()).into());
     }
+    let owner = image.owner.as_deref();
+    let step = Step::Upload(announced);
+    svc.quotas.check(&svc.catalog, owner, step).await?;
     ingest::upload(&svc, &image.id, stream(body), announced, store).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
@@ -63,6 +67,8 @@ pub(in crate::api) async fn stage(
     let announced = announced(&headers)?;
     let image = look_up(&svc, &ctx, &id).await?;
     policy::modify_image(&ctx, &image)?;
+    let owner = image.owner.as_deref();
+    svc.quotas.check(&svc.catalog, owner, Step::Stage).await?;
     ingest::stage(&svc, &image.id, stream(body), announced).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }

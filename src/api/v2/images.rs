@@ -19,6 +19,7 @@ use crate::auth::{Context, policy};
 use crate::catalog::{self, ListQuery, Viewer, images, locations as rows};
 use crate::domain::{Image, ImageId, Timestamp};
 use crate::ingest;
+use crate::quota::Step;
 use crate::service::Service;
 
 /// `POST /v2/images`
@@ -50,6 +51,9 @@ pub(in crate::api) async fn create(
     properties::fill(&caller, &mut image, body)?;
     authorise_creation(&ctx, &image)?;
     properties::within_quota(&svc.config.quota, &blank, &image)?;
+
+    let owner = image.owner.as_deref();
+    svc.quotas.check(&svc.catalog, owner, Step::Create).await?;
 
     let mut tx = svc.catalog.write().await?;
     match images::insert(&mut tx, &image).await {

@@ -11,9 +11,11 @@ use super::{empty, must_find};
 use crate::api::error::Failure;
 use crate::api::extract::{At, Document, text};
 use crate::auth::{Context, policy};
+use crate::catalog::staged;
 use crate::domain::{Image, ImageId, Status};
 use crate::ingest::{self, ImportRequest};
 use crate::jobs::{Source, Token};
+use crate::quota::Step;
 use crate::service::Service;
 
 /// `POST /v2/images/{id}/import`: 202, and a job does it.
@@ -54,6 +56,7 @@ pub(in crate::api) async fn import(
         all_stores_must_succeed: wish.all_stores_must_succeed,
         import_req: body.clone(),
     };
+    within_limits(&svc, &image, &request.from).await?;
     ingest::import(&svc, &image.id, request, &ctx)
         .await
         .map_err(|e| match e {
@@ -62,6 +65,19 @@ pub(in crate::api) async fn import(
             other => other.into(),
         })?;
     Ok(empty(StatusCode::ACCEPTED))
+}
+
+/// Whether the image's owner may have what is imported.
+async fn within_limits(svc: &Service, image: &Image, from: &Source) -> Result<(), Failure> {
+    let step = if matches!(from, Source::Staged) {
+        let mut tx = svc.catalog.read().await?;
+        let staged = staged::find(&mut tx, &image.id).await?;
+        Step::ImportStaged(staged.map_or(0, |s| s.size))
+    } else {
+        Step::ImportFetched
+    };
+    let owner = image.owner.as_deref();
+    Ok(svc.quotas.check(&svc.catalog, owner, step).await?)
 }
 
 fn conflict(sentence: &str) -> Failure {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Map, json};
 
 use crate::api::error::Failure;
 use crate::api::extract::NoBody;
@@ -43,7 +43,15 @@ pub(in crate::api) async fn stores_detail(
     Ok(Json(StoreList { stores }).into_response())
 }
 
-/// `GET /v2/info/usage`: empty, as long as no limits are kept in Keystone.
-pub(in crate::api) async fn usage() -> Response {
-    Json(json!({"usage": {}})).into_response()
+/// `GET /v2/info/usage`: what the caller's project holds of what Keystone's limits allow.
+pub(in crate::api) async fn usage(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+) -> Result<Response, Failure> {
+    let usage = svc.quotas.usage(&svc.catalog, ctx.project.as_deref());
+    let each = usage.await?.into_iter();
+    let usage: Map<_, _> = each
+        .map(|(name, used, limit)| (name.to_owned(), json!({"usage": used, "limit": limit})))
+        .collect();
+    Ok(Json(json!({ "usage": usage })).into_response())
 }

@@ -7,28 +7,28 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::RuleSet;
+use crate::config::Auth;
 
 /// Bytes of a policy file at most.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The rules that hold: the defaults, and above them those of `file`. The second part are warnings
-/// about what is odd but harmless.
+/// The rules that hold: the defaults, and above them those of the policy file. The second part are
+/// warnings about what is odd but harmless.
 ///
 /// # Errors
 /// Everything that is wrong with the file, one sentence each.
-pub fn load(
-    file: Option<&Path>,
-    enforce_scope: bool,
-) -> Result<(Arc<RuleSet>, Vec<String>), Vec<String>> {
-    let Some(path) = file else {
-        let (rules, warnings) = RuleSet::with(&BTreeMap::new(), enforce_scope)?;
-        return Ok((Arc::new(rules), warnings));
+pub fn load(auth: &Auth) -> Result<(Arc<RuleSet>, Vec<String>), Vec<String>> {
+    let (rules, warnings) = match &auth.policy_file {
+        None => RuleSet::with(&BTreeMap::new(), auth.enforce_scope)?,
+        Some(path) => {
+            let placed = |fault: String| format!("{}: {fault}", path.display());
+            let all = |faults: Vec<String>| faults.into_iter().map(placed).collect::<Vec<_>>();
+            let file = read(path).map_err(|e| all(vec![e]))?;
+            let (rules, warnings) = RuleSet::with(&file, auth.enforce_scope).map_err(all)?;
+            (rules, all(warnings))
+        }
     };
-    let placed = |fault: String| format!("{}: {fault}", path.display());
-    let rules = read(path).map_err(|e| vec![placed(e)])?;
-    let (rules, warnings) = RuleSet::with(&rules, enforce_scope)
-        .map_err(|faults| faults.into_iter().map(placed).collect::<Vec<_>>())?;
-    Ok((Arc::new(rules), warnings.into_iter().map(placed).collect()))
+    Ok((Arc::new(rules), warnings))
 }
 
 fn read(path: &Path) -> Result<BTreeMap<String, Value>, String> {
@@ -55,6 +55,13 @@ mod tests {
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
         read(&path)
+    }
+
+    fn with(path: std::path::PathBuf) -> Auth {
+        Auth {
+            policy_file: Some(path),
+            ..Auth::default()
+        }
     }
 
     #[test]
@@ -88,9 +95,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join(name);
             std::fs::write(&path, text).unwrap();
-            let faults = load(Some(&path), true).unwrap_err();
+            let faults = load(&with(path)).unwrap_err();
             assert!(faults[0].contains(name), "{faults:?}");
         }
-        assert!(load(Some(Path::new("/nonexistent/policy.yaml")), true).is_err());
+        assert!(load(&with("/nonexistent/policy.yaml".into())).is_err());
     }
 }

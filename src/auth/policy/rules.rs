@@ -185,6 +185,7 @@ impl Target for Owned<'_> {
 }
 
 fn check(rule: &'static str, ctx: &Context, target: &dyn Target) -> Verdict {
+    debug_assert!(ctx.rules.knows(rule), "{rule} has a default");
     if ctx.rules.allows(rule, ctx, target) {
         Ok(())
     } else {
@@ -416,4 +417,239 @@ own! {
     "list namespaces" get_metadef_namespaces
     "add a namespace" add_metadef_namespace
     "list all resource types" list_metadef_resource_types
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{ImageId, Timestamp};
+
+    fn image(owner: Option<&str>, visibility: Visibility) -> Image {
+        let owner = owner.map(str::to_owned);
+        let mut image = Image::new(ImageId::random(), owner, Timestamp(0));
+        image.visibility = visibility;
+        image
+    }
+
+    /// An administrator of project x; member and reader of a; member and reader of b; a service;
+    /// somebody of a without a role; nobody at all.
+    fn personas() -> [Context; 8] {
+        [
+            Context::administrator("root", "x"),
+            Context::with_roles("am", "a", &["member"]),
+            Context::with_roles("ar", "a", &["reader"]),
+            Context::with_roles("bm", "b", &["member"]),
+            Context::with_roles("br", "b", &["reader"]),
+            Context::with_roles("nova", "s", &["service"]),
+            Context::with_roles("a0", "a", &[]),
+            Context::default(),
+        ]
+    }
+
+    /// Allowed, forbidden, or not even known of, persona by persona.
+    fn row(asked: impl Fn(&Context) -> Verdict) -> String {
+        let cell = |ctx: &Context| match asked(ctx) {
+            Ok(()) => 'y',
+            Err(Denied { hidden: false, .. }) => 'f',
+            Err(Denied { hidden: true, .. }) => 'h',
+        };
+        personas().iter().map(cell).collect()
+    }
+
+    type OfImage = fn(&Context, &Image) -> Verdict;
+
+    #[test]
+    fn the_table_of_image_rules() {
+        // Of images of project a: private; shared, community or public.
+        let table: [(&str, OfImage, [&str; 2]); 19] = [
+            ("get_image", get_image, ["yyyhhhhh", "yyyyyhhh"]),
+            ("download_image", download_image, ["yyfhhhhh", "yyfyfhhh"]),
+            ("modify_image", modify_image, ["yyfhhhhh", "yyfffhhh"]),
+            ("delete_image", delete_image, ["yyfhhhhh", "yyfffhhh"]),
+            ("upload_image", upload_image, ["yyfhhhhh", "yyfffhhh"]),
+            ("deactivate", deactivate, ["yyfhhhhh", "yyfffhhh"]),
+            ("reactivate", reactivate, ["yyfhhhhh", "yyfffhhh"]),
+            ("copy_image", copy_image, ["yffhhhhh", "yffffhhh"]),
+            ("add_member", add_member, ["yyfhhhhh", "yyfffhhh"]),
+            ("delete_member", delete_member, ["yyfhhhhh", "yyfffhhh"]),
+            (
+                "get_members",
+                |c, i| get_members(c, i, None),
+                ["yyyhhhhh", "yyyffhhh"],
+            ),
+            (
+                "get_members, as member b",
+                |c, i| get_members(c, i, Some("b")),
+                ["yyyyyhhh", "yyyyyhhh"],
+            ),
+            (
+                "get_member b",
+                |c, i| get_member(c, i, "b"),
+                ["yyyyyhhh", "yyyyyhhh"],
+            ),
+            (
+                "modify_member b",
+                |c, i| modify_member(c, i, "b"),
+                ["yffyfhhh", "yffyfhhh"],
+            ),
+            (
+                "get_image_location",
+                get_image_location,
+                ["yyyhhhhh", "yyyffhhh"],
+            ),
+            (
+                "set_image_location",
+                set_image_location,
+                ["yyfhhhhh", "yyfffhhh"],
+            ),
+            (
+                "delete_image_location",
+                delete_image_location,
+                ["yffhhhhh", "yffffhhh"],
+            ),
+            (
+                "add_image_location",
+                add_image_location,
+                ["yyfhhyhh", "yyfffyhh"],
+            ),
+            (
+                "fetch_image_location",
+                fetch_image_location,
+                ["yffhhyhh", "yffffyhh"],
+            ),
+        ];
+        for (rule, asked, want) in table {
+            for (visibility, want) in [
+                (Visibility::Private, want[0]),
+                (Visibility::Shared, want[1]),
+                (Visibility::Community, want[1]),
+                (Visibility::Public, want[1]),
+            ] {
+                let image = image(Some("a"), visibility);
+                let got = row(|ctx| asked(ctx, &image));
+                assert_eq!(got, want, "{rule} of a {visibility:?} image");
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_of_making_and_publishing() {
+        assert_eq!(row(|c| add_image(c, Some("a"))), "yyffffff");
+        assert_eq!(row(|c| add_image(c, c.project.as_deref())), "yyfyffff");
+        assert_eq!(row(|c| add_image(c, None)), "yfffffff");
+        for (visibility, want) in [
+            (Visibility::Public, "yfffffff"),
+            (Visibility::Community, "yyffffff"),
+            (Visibility::Shared, "yyyyyyyy"),
+            (Visibility::Private, "yyyyyyyy"),
+        ] {
+            let image = image(Some("a"), visibility);
+            assert_eq!(row(|c| publish(c, &image)), want, "{visibility:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_what_is_no_image() {
+        type Asked = fn(&Context) -> Verdict;
+        let table: [(&str, Asked, &str); 16] = [
+            ("get_images", get_images, "yyyyyfff"),
+            ("stores_info_detail", stores_info_detail, "yffffyff"),
+            ("tasks_api_access", tasks_api_access, "yfffffff"),
+            ("get_task", get_task, "yyyyyyyy"),
+            ("get_tasks", get_tasks, "yyyyyyyy"),
+            ("add_task", add_task, "yyyyyyyy"),
+            ("manage_image_cache", manage_image_cache, "yfffffff"),
+            ("cache_image", cache_image, "yfffffff"),
+            ("cache_list", cache_list, "yfffffff"),
+            ("cache_delete", cache_delete, "yfffffff"),
+            ("cache_clean", cache_clean, "yfffffff"),
+            ("cache_prune", cache_prune, "yfffffff"),
+            ("list_cached_nodes", list_cached_nodes, "yfffffff"),
+            ("get_metadef_namespaces", get_metadef_namespaces, "yyyyyfff"),
+            ("add_metadef_namespace", add_metadef_namespace, "yfffffff"),
+            (
+                "list_metadef_resource_types",
+                list_metadef_resource_types,
+                "yyyyyfff",
+            ),
+        ];
+        for (rule, asked, want) in table {
+            assert_eq!(row(asked), want, "{rule}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_metadata_definitions() {
+        type Asked = fn(&Context, Owned<'_>) -> Verdict;
+        let looks: [Asked; 9] = [
+            get_metadef_namespace,
+            get_metadef_object,
+            get_metadef_objects,
+            get_metadef_property,
+            get_metadef_properties,
+            get_metadef_resource_type,
+            get_metadef_tag,
+            get_metadef_tags,
+            |c, n| get_metadef_namespace(c, n),
+        ];
+        let changes: [Asked; 15] = [
+            modify_metadef_namespace,
+            delete_metadef_namespace,
+            add_metadef_object,
+            modify_metadef_object,
+            delete_metadef_object,
+            add_metadef_property,
+            modify_metadef_property,
+            remove_metadef_property,
+            add_metadef_resource_type_association,
+            remove_metadef_resource_type_association,
+            add_metadef_tag,
+            add_metadef_tags,
+            modify_metadef_tag,
+            delete_metadef_tag,
+            delete_metadef_tags,
+        ];
+        for (visibility, look, change) in [
+            ("private", "yyyhhhhh", "yffhhhhh"),
+            ("public", "yyyyyhhh", "yffffhhh"),
+        ] {
+            let namespace = Owned {
+                owner: Some("a"),
+                visibility: Some(visibility),
+            };
+            for asked in looks {
+                assert_eq!(row(|c| asked(c, namespace)), look, "{visibility}");
+            }
+            for asked in changes {
+                assert_eq!(row(|c| asked(c, namespace)), change, "{visibility}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lax_policy_does_not_let_others_change_what_is_not_theirs() {
+        let file = [("modify_image".to_owned(), "@".into())].into();
+        let (rules, _) = crate::auth::policy::RuleSet::with(&file, true).unwrap();
+        let stranger = Context::with_roles("u", "b", &["member"]).under(rules.into());
+        let public = image(Some("a"), Visibility::Public);
+        assert!(modify_image(&stranger, &public).is_err());
+        assert!(modify_image(&stranger, &image(Some("b"), Visibility::Private)).is_ok());
+    }
+
+    #[test]
+    fn visibility_decides_who_sees() {
+        let cases = [
+            (Visibility::Public, "yyyyyyyy"),
+            (Visibility::Community, "yyyyyyyy"),
+            (Visibility::Shared, "yyy...y."),
+            (Visibility::Private, "yyy...y."),
+        ];
+        for (visibility, want) in cases {
+            let image = image(Some("a"), visibility);
+            let got = personas().map(|p| if visible(&p, &image) { 'y' } else { '.' });
+            assert_eq!(got.iter().collect::<String>(), want, "{visibility:?}");
+        }
+        let ownerless = image(None, Visibility::Private);
+        assert!(personas().iter().all(|p| visible(p, &ownerless)));
+    }
 }
