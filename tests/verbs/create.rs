@@ -24,6 +24,25 @@ fn other_programs_see_an_empty_disk() {
 }
 
 #[test]
+fn room_is_reserved_where_it_is_asked_for() {
+    let room = Room::new();
+    room.raw("a.raw");
+    for format in ["raw", "qcow2"] {
+        for how in ["off", "falloc", "full"] {
+            let options = format!("-o preallocation={how} --output json");
+            let made = room.json(&format!("create --force -f {format} {options} new 8M"));
+            let copied = room.json(&format!("convert -O {format} {options} a.raw copy"));
+            for seen in [&made, &copied] {
+                let size = seen["virtual_size"].as_u64().unwrap();
+                let allocated = seen["allocated_size"].as_u64().unwrap();
+                assert_eq!(allocated >= size, how != "off", "{format} {how}: {seen}");
+            }
+            room.fine("compare a.raw copy");
+        }
+    }
+}
+
+#[test]
 fn what_is_there_is_left_alone() {
     let room = Room::new();
     fs::write(room.path("a"), "precious").unwrap();

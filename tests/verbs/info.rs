@@ -110,6 +110,10 @@ fn images(room: &Room) -> Vec<String> {
         "back.qcow2",
         "create -q -f qcow2 -b 0.qcow2 -F qcow2 back.qcow2",
     );
+    make(
+        "delta.vmdk",
+        "create -q -f vmdk -b a.vmdk -F vmdk delta.vmdk",
+    );
     make("back.qed", "create -q -f qed -b a.raw -F raw back.qed");
     fs::create_dir(room.path("sub")).unwrap();
     make(
@@ -208,7 +212,9 @@ fn a_chain_is_told_as_qemu_img_tells_it() {
     room.qemu("create -q -f qcow2 -b ../a.qed -F qed sub/b.qcow2");
     room.qemu("create -q -f qcow2 -b sub/b.qcow2 -F qcow2 c.qcow2");
     room.qemu("create -q -f qcow2 -b sub/a.raw -F raw d.qcow2 9M");
-    for name in ["c.qcow2", "d.qcow2", "sub/a.raw"] {
+    room.qemu("convert -f raw -O vmdk sub/a.raw sub/a.vmdk");
+    room.qemu("create -q -f vmdk -b sub/a.vmdk -F vmdk e.vmdk");
+    for name in ["c.qcow2", "d.qcow2", "e.vmdk", "sub/a.raw"] {
         let args = format!("info --backing-chain --output json --allow-backing . {name}");
         let ours = room.json(&args);
         let theirs = room.qemu(&format!("info --backing-chain --output=json {name}"));

@@ -175,6 +175,36 @@ fn other_files_of_an_image_are_opened_too() {
 }
 
 #[test]
+fn the_parent_of_a_vdi_is_found_by_its_uuid() {
+    let room = Room::new();
+    room.raw("a.raw");
+    let size = fs::metadata(room.path("a.raw")).unwrap().len();
+    for (name, id) in [("other.vdi", 1), ("vm.vdi", 2)] {
+        let uuid = format!("uuid=0000000{id}-0000-4000-8000-000000000000");
+        room.fine(&format!("convert -q -O vdi -o {uuid} a.raw {name}"));
+    }
+    // As VirtualBox makes a snapshot: nothing stored yet, linked by the parent's UUID.
+    room.fine(&format!("create -q -f vdi new.vdi {size}"));
+    let mut child = fs::read(room.path("new.vdi")).unwrap();
+    let parent = fs::read(room.path("vm.vdi")).unwrap();
+    child[0x4c] = 4;
+    child[0x1a8..0x1b8].copy_from_slice(&parent[0x188..0x198]);
+    fs::create_dir(room.path("Snapshots")).unwrap();
+    fs::write(room.path("Snapshots/child.vdi"), &child).unwrap();
+    let convert = "convert -O raw Snapshots/child.vdi ours";
+    assert_eq!(room.glint(convert).0, 1);
+    assert_eq!(
+        room.glint(&format!("{convert} --allow-backing Snapshots"))
+            .0,
+        1
+    );
+    room.fine(&format!("{convert} --allow-backing ."));
+    room.fine("compare -s a.raw ours");
+    let seen = room.fine("map --allow-backing . Snapshots/child.vdi");
+    assert!(seen.contains("vm.vdi"), "{seen}");
+}
+
+#[test]
 fn a_passphrase_opens_what_is_encrypted() {
     let room = Room::new();
     room.raw("a.raw");

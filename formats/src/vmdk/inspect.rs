@@ -462,6 +462,9 @@ fn descriptor_facts(descriptor: &Descriptor, facts: &mut Facts) {
     if let Some(cid) = descriptor.parent_cid {
         facts.detail("parent_cid", format!("{cid:08x}"));
     }
+    if let Some(hint) = &descriptor.parent_file_name_hint {
+        facts.detail("parent_file_name_hint", descriptor::shown(hint));
+    }
     if let Some(adapter_type) = &descriptor.adapter_type {
         facts.detail("adapter_type", adapter_type.as_str());
     }

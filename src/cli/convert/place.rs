@@ -275,6 +275,10 @@ impl Sink for Written<'_> {
         self.noted(self.sink.set_len(len))
     }
 
+    fn reserve(&self, len: u64) -> formats::Result<()> {
+        self.noted(self.sink.reserve(len))
+    }
+
     fn sync(&self) -> formats::Result<()> {
         self.noted(self.sink.sync())
     }

@@ -63,8 +63,11 @@ pub(super) fn image(file: &File, found: &Inspection) -> Option<Value> {
     if let Some(list) = details.get("snapshot_list").and_then(Value::as_array) {
         put("snapshots", list.iter().map(snapshot).collect());
     }
+    let is_delta = details.contains_key("parent_file_name_hint");
     if let Some(format) = details.get("backing_file_format") {
         put("backing-filename-format", format.clone());
+    } else if is_delta {
+        put("backing-filename-format", "vmdk".into());
     }
     put("virtual-size", size.into());
     put("filename", file.name.as_str().into());
@@ -89,7 +92,7 @@ pub(super) fn image(file: &File, found: &Inspection) -> Option<Value> {
     if found.format == Format::Luks || details.contains_key("encryption") {
         put("encrypted", true.into());
     }
-    let backing = ["backing_file", "backing_filename"]
+    let backing = ["backing_file", "backing_filename", "parent_file_name_hint"]
         .iter()
         .find_map(|key| details.get(*key)?.as_str());
     if let Some(backing) = backing {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, bail};
 use formats::resolve::{Granted, Resolver, Wanted};
-use formats::{Error, FileSource, Format};
+use formats::{Error, FileSource, Format, Limits};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -95,7 +95,7 @@ impl Folders {
         {
             match dir.file(&rest) {
                 Ok(file) => {
-                    if !file.metadata()?.is_file() {
+                    if !is_regular(&file) {
                         bail!("it is not a regular file");
                     }
                     let folder = super::folder_of(&dir.paths[0].join(&rest));
@@ -115,6 +115,43 @@ impl Folders {
             Some(e) => Err(e.into()),
         }
     }
+}
+
+/// Files of a folder looked at for a parent that has no name.
+const MAX_CANDIDATES: usize = 1000;
+
+impl Folders {
+    /// The file name of the vdi in a granted folder whose UUID is `uuid`: that is all an image
+    /// says of its parent. Looked for in the folders themselves, not in those inside them.
+    fn vdi(&self, uuid: &str) -> Option<PathBuf> {
+        let names = |dir: &Dir| {
+            let entries = fs::read_dir(&dir.paths[0]).into_iter().flatten();
+            let names = entries
+                .flatten()
+                .map(|entry| PathBuf::from(entry.file_name()));
+            let is_vdi = |name: &PathBuf| name.extension().is_some_and(|e| e == "vdi");
+            let mut names: Vec<_> = names.filter(is_vdi).take(MAX_CANDIDATES).collect();
+            names.sort();
+            names
+        };
+        let is_meant = |dir: &Dir, name: &Path| -> formats::Result<bool> {
+            let Some(file) = dir.file(name).ok().filter(is_regular) else {
+                return Ok(false);
+            };
+            let found = formats::inspect::inspect(&FileSource::new(file)?, &Limits::default())?;
+            let id = found.details.get("uuid_image").and_then(|id| id.as_str());
+            Ok(found.format == Format::Vdi && id == Some(uuid))
+        };
+        self.dirs.iter().find_map(|dir| {
+            let mut names = names(dir).into_iter();
+            let name = names.find(|name| is_meant(dir, name).unwrap_or(false))?;
+            Some(dir.paths[0].join(name))
+        })
+    }
+}
+
+fn is_regular(file: &File) -> bool {
+    file.metadata().is_ok_and(|meta| meta.is_file())
 }
 
 /// `name` as seen from the folder `from`, which has no links: so `..` at the beginning of the name
@@ -166,7 +203,20 @@ pub(in crate::cli) struct Beside {
 impl Resolver for Beside {
     fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> formats::Result<Granted> {
         let refused = |e| Error::refused(by, wanted.name(), format!("{name:?} is not read: {e:#}"));
-        let (file, dir) = self.folders.file(&self.dir, name).map_err(refused)?;
+        let by_name = self.folders.file(&self.dir, name);
+        let (file, dir, name) = match by_name {
+            Ok((file, dir)) => (file, dir, PathBuf::from(name)),
+            Err(e) => {
+                let is_uuid = by == Format::Vdi && wanted == Wanted::Parent;
+                let uuid = name.trim_start_matches('{').trim_end_matches("}.vdi");
+                let Some(path) = is_uuid.then(|| self.folders.vdi(uuid)).flatten() else {
+                    return Err(refused(e));
+                };
+                let shown = path.to_string_lossy();
+                let (file, dir) = self.folders.file(&self.dir, &shown).map_err(refused)?;
+                (file, dir, path)
+            }
+        };
         let meta = file.metadata().map_err(|e| refused(e.into()))?;
         let shown = self.shown.join(name);
         let is_image = matches!(wanted, Wanted::Backing | Wanted::Parent);
