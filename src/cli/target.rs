@@ -13,6 +13,9 @@ use super::permit;
 /// The option that asks for encryption, in qemu-img's words.
 const ENCRYPT: &str = "encrypt.format";
 
+/// What keys are drawn from.
+pub(super) const CHANCE: &str = "/dev/urandom";
+
 /// An option as it is typed.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -35,7 +38,7 @@ pub(super) fn options(
         (true, None) => bail!("{ENCRYPT} wants --output-passphrase-file"),
         (true, Some(path)) => {
             let mut seed = [0; 32];
-            File::open("/dev/urandom")
+            File::open(CHANCE)
                 .and_then(|mut source| source.read_exact(&mut seed))
                 .context("asking the system for randomness")?;
             Ok(encrypted(

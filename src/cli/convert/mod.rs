@@ -224,7 +224,11 @@ fn confined(args: &Args, apart: Option<PathBuf>) -> anyhow::Result<Done> {
         let mut named = args
             .permit
             .named(args.from.iter().map(AsRef::as_ref).collect());
-        named.files.extend(args.output_passphrase_file.as_deref());
+        if let Some(file) = &args.output_passphrase_file {
+            named
+                .files
+                .extend([file.as_path(), target::CHANCE.as_ref()]);
+        }
         args.fence.enter(&named, Some(folder))?;
     }
     convert(args, apart)

@@ -48,6 +48,8 @@ const PLAIN: &[c_long] = &[
     libc::SYS_statx,
     libc::SYS_readlinkat,
     libc::SYS_getcwd,
+    // Names in folders that may be read (Landlock says which).
+    libc::SYS_getdents64,
     // Memory that is not run: `mmap` and `mprotect` stand below.
     libc::SYS_brk,
     libc::SYS_munmap,

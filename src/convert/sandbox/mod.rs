@@ -102,6 +102,8 @@ fn restrict(grants: &Grants<'_>) -> Result<(), String> {
 
 fn ruleset(grants: &Grants<'_>) -> Result<landlock::RestrictionStatus, RulesetError> {
     let read = AccessFs::ReadFile;
+    // A vdi names its parent by UUID: it is looked for.
+    let listed = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = AccessFs::ReadFile
         | AccessFs::WriteFile
         | AccessFs::Truncate
@@ -119,7 +121,7 @@ fn ruleset(grants: &Grants<'_>) -> Result<landlock::RestrictionStatus, RulesetEr
         .add_rules(path_beneath_rules(ourselves, read))?
         .add_rules(path_beneath_rules(files, read))?
         .add_rules(path_beneath_rules(mistaken, AccessFs::ReadDir))?
-        .add_rules(path_beneath_rules(&grants.folders, read))?
+        .add_rules(path_beneath_rules(&grants.folders, listed))?
         .add_rules(path_beneath_rules(grants.write, write))?
         .restrict_self()
 }
