@@ -72,6 +72,9 @@ impl Session {
         let mut client = Client::builder()
             .connect_timeout(timeout.min(Duration::from_secs(5)))
             .timeout(timeout)
+            // uwsgi, which Keystone mostly runs in, hangs up after an answer without saying so: a call
+            // on a connection used before would fail. Calls are few, for answers are kept.
+            .pool_max_idle_per_host(0)
             // Keystone is not behind a proxy, and a redirect would carry our password elsewhere.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
