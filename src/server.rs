@@ -1,23 +1,25 @@
 //! `glint serve` and `glint db`: from what was meant to a running service, and its orderly end.
 
-use std::io::IsTerminal;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api;
+use crate::auth::policy;
 use crate::catalog::glance::Glance;
 use crate::catalog::{Catalog, Version, images, purge};
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::domain::{ImageId, Timestamp};
 use crate::fetch::Fetcher;
 use crate::glance::{self, Report};
 use crate::service::{self, Service};
 use crate::stores::Stores;
+use crate::{api, telemetry};
 
 /// How long requests under way may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -70,6 +72,7 @@ pub async fn serve(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<
     if let Some(listen) = listen {
         config.api.listen = listen;
     }
+    telemetry::log::start(&config.log).context("starting the log")?;
     let svc = Service::build(config).await?;
     let listen = svc.config.api.listen;
     let listener = TcpListener::bind(listen)
@@ -86,6 +89,14 @@ pub async fn serve(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<
 
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let head_timeout = Duration::from_secs(svc.config.api.head_timeout);
+    if let Some(listen) = svc.config.metrics.listen {
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("listening on {listen} for metrics"))?;
+        tracing::info!("metrics are at {}/metrics", listener.local_addr()?);
+        let page = telemetry::page::router(&svc);
+        background.spawn(api::serve(listener, page, head_timeout, pending()));
+    }
     let mut server = tokio::spawn(api::serve(
         listener,
         api::router(&svc),
@@ -94,9 +105,22 @@ pub async fn serve(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<
             let _ = stopped.wait_for(|stop| *stop).await;
         },
     ));
-    tokio::select! {
-        ended = &mut server => return ended.context("serving"),
-        name = signalled() => tracing::info!("{} received: finishing what is under way", name?),
+    let mut signalled = pin!(signalled());
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            ended = &mut server => return ended.context("serving"),
+            name = &mut signalled => {
+                tracing::info!("{} received: finishing what is under way", name?);
+                break;
+            }
+            _ = hangup.recv() => match reload(place, &svc) {
+                Ok(()) => tracing::info!("SIGHUP received: log level and policies are read again"),
+                Err(e) => tracing::error!(
+                    "SIGHUP received, but what was stays, because this is wrong: {e:#}"
+                ),
+            },
+        }
     }
     stop.send_replace(true);
     if tokio::time::timeout(DRAIN, server).await.is_err() {
@@ -107,6 +131,19 @@ pub async fn serve(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<
     }
     background.shutdown().await;
     svc.catalog.close().await;
+    Ok(())
+}
+
+/// Reads again what can change while we run: the level of the log, and the policies.
+fn reload(place: &Place, svc: &Service) -> anyhow::Result<()> {
+    let config = place.config()?;
+    config.validate()?;
+    let (rules, warnings) = policy::load(&config.auth).map_err(Faults)?;
+    telemetry::log::reload(&config.log)?;
+    svc.policies.replace(rules);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     Ok(())
 }
 
@@ -207,16 +244,4 @@ pub async fn open_catalog(place: &Place) -> anyhow::Result<Catalog> {
     let dir = &config.data_dir;
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     service::open_catalog(&config).await
-}
-
-/// Logs to standard error: `GLINT_LOG` says how much (`info`, `glint=debug`, …).
-pub fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("GLINT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }

@@ -21,6 +21,7 @@ use crate::ingest::Staging;
 use crate::jobs;
 use crate::quota::Quotas;
 use crate::stores::{Store, Stores, sync_dir};
+use crate::telemetry::Metrics;
 
 /// Everything a request or a job needs.
 pub struct Service {
@@ -44,6 +45,8 @@ pub struct Service {
     pub staging: Staging,
     /// Wakes a worker when a job was queued.
     pub wake: Notify,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Our name among the processes of a shared catalog: what is staged here only we can import.
     pub host: Option<String>,
     /// The data folder (staging, an embedded catalog) has one owner: held for as long as we run.
@@ -111,6 +114,7 @@ impl Service {
             fetcher,
             staging,
             wake: Notify::new(),
+            metrics: Arc::default(),
             host,
             _lock: lock,
         });

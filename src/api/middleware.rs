@@ -1,6 +1,6 @@
-//! What every request passes, outermost first: [`pages`] (errors become pages), [`linger`] (a
-//! refused upload is read on for a while), [`versions::negotiate`](super::versions) (paths to
-//! `/v2/…`), [`identify`] (who asks).
+//! What every request passes, outermost first: [`pages`] (errors become pages),
+//! [`observe::count`] (numbers and the log), [`linger`] (a refused upload is read on for a while),
+//! [`versions::negotiate`](super::versions) (paths to `/v2/…`), [`identify`] (who asks).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,18 +8,21 @@ use std::task::{Context as Wake, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
+use tracing::Instrument;
 
 use super::error::Failure;
+use super::observe;
 use crate::auth::{Context, Identity, Proof, Refusal};
 use crate::service::Service;
 
-const REQUEST_ID: &str = "x-openstack-request-id";
+/// The header that names a request.
+pub(super) const REQUEST_ID: &str = "x-openstack-request-id";
 /// `max_request_id_length` of the reference, in bytes.
 const MAX_REQUEST_ID: usize = 64;
 
@@ -44,13 +47,30 @@ pub(super) async fn pages(req: Request, next: Next) -> Response {
 /// Finds out who asks, gives the request its id, and refuses verbs that nobody knows.
 pub(super) async fn identify(
     State((svc, identity)): State<(Arc<Service>, Arc<Identity>)>,
+    req: Request,
+    next: Next,
+) -> Response {
+    let route = req.extensions().get::<MatchedPath>().cloned();
+    let mut response = match request_id(req.headers()) {
+        Ok(id) => {
+            let span = observe::span(&req, &id);
+            identified(&svc, &identity, id, req, next)
+                .instrument(span)
+                .await
+        }
+        Err(failure) => failure.into_response(),
+    };
+    observe::leave_route(route, &mut response);
+    response
+}
+
+async fn identified(
+    svc: &Service,
+    identity: &Identity,
+    request_id: String,
     mut req: Request,
     next: Next,
 ) -> Response {
-    let request_id = match request_id(req.headers()) {
-        Ok(id) => id,
-        Err(failure) => return failure.into_response(),
-    };
     let token = req.headers().get("x-auth-token").cloned();
     let service = req.headers().get("x-service-token").cloned();
     let proof = Proof {
@@ -62,7 +82,7 @@ pub(super) async fn identify(
         Err(Refusal::Unknown) if svc.config.auth.allow_anonymous_access => {
             Context::anonymous(svc.policies.current())
         }
-        Err(refusal) => return refused(&refusal, &svc).into_response(),
+        Err(refusal) => return refused(&refusal, svc).into_response(),
     };
     let header = HeaderValue::from_str(&request_id).ok();
     ctx.request_id = request_id;

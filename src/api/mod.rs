@@ -3,9 +3,9 @@
 //! what went wrong in `error`.
 //!
 //! ```text
-//!  request ─► pages ─► linger ─► negotiate ─► identify ─► handler ─► catalog, ingest
-//!             errors   reads on  /v2.9/… to   token to    Context
-//!             to pages for a bit /v2/…        Context
+//!  request ─► pages ─► count ─► linger ─► negotiate ─► identify ─► handler ─► catalog, ingest
+//!             errors   metrics  reads on  /v2.9/… to   token to    Context
+//!             to pages log      for a bit /v2/…        Context
 //! ```
 //!
 //! The measure is Glance on the wire: statuses, headers, sentences and even spacing are those of
@@ -20,6 +20,7 @@ mod json;
 mod locations;
 pub mod metadefs;
 mod middleware;
+mod observe;
 mod openapi;
 mod patch;
 mod properties;

@@ -12,7 +12,7 @@ use super::error::Failure;
 use super::v2::{
     actions, cache, data, images, import, info, locations, members, metadefs, schemas, tags, tasks,
 };
-use super::{cors, health, json, middleware, openapi, versions};
+use super::{cors, health, json, middleware, observe, openapi, versions};
 use crate::auth::Identity;
 use crate::service::Service;
 
@@ -137,6 +137,7 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
         .fallback_service(v2)
         .layer(from_fn_with_state(svc.clone(), versions::negotiate))
         .layer(from_fn(middleware::linger))
+        .layer(from_fn_with_state(svc.clone(), observe::count))
         .layer(from_fn(middleware::pages))
         .layer(from_fn_with_state(svc.clone(), cors::share))
 }

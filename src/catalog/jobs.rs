@@ -1,7 +1,7 @@
 //! The durable queue: claim by compare-and-set, lease, heartbeat, fencing number, backoff.
 
 use super::conn::{Row, args};
-use super::{Error, Result, Tx};
+use super::{Catalog, Error, Result, Tx};
 use crate::domain::Timestamp;
 
 const TABLE: &str = "jobs";
@@ -90,6 +90,21 @@ pub async fn claim(
     job.fence += 1;
     job.attempts += 1;
     Ok(Some(job))
+}
+
+/// How many jobs wait for a worker, and how many one has claimed.
+///
+/// # Errors
+/// When the database fails.
+pub async fn depth(catalog: &Catalog) -> Result<(i64, i64)> {
+    let mut tx = catalog.read().await?;
+    let mut count = async |sql| {
+        let row = tx.first(sql, args![Timestamp::now().0]).await?;
+        row.map_or(Ok(0), |row| row.int(TABLE, "n"))
+    };
+    let claimed = count("SELECT COUNT(*) AS n FROM jobs WHERE lease_until >= ?").await?;
+    let free = "SELECT COUNT(*) AS n FROM jobs WHERE lease_until IS NULL OR lease_until < ?";
+    Ok((count(free).await?, claimed))
 }
 
 /// Renews the lease.

@@ -25,7 +25,6 @@ pub struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
-    server::start_logging();
     let listen = args.listen.as_deref().map(address).transpose()?;
     let place = Place {
         data: args.data.clone(),

@@ -7,6 +7,7 @@ mod cors;
 mod fetch;
 pub mod from_glance;
 mod keystone;
+mod observe;
 pub mod oslo;
 mod quota;
 mod secret;
@@ -23,6 +24,7 @@ pub use catalog::{Catalog, CatalogPlace};
 pub use cors::Cors;
 pub use fetch::Fetch;
 pub use keystone::KeystoneConfig;
+pub use observe::{Log, LogFormat, Metrics};
 pub use quota::Quota;
 pub use secret::Secret;
 pub use stores::{StoreConfig, StoreKind};
@@ -54,6 +56,10 @@ pub struct Config {
     pub delete: Delete,
     /// What is read over HTTP for clients.
     pub fetch: Fetch,
+    /// What is logged.
+    pub log: Log,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Where image data is kept. The first one without `read_only` is the default unless one
     /// says `default = true`.
     pub stores: Vec<StoreConfig>,
@@ -346,6 +352,7 @@ impl Config {
             faults.push("api.limit_max is 0, allowed 1 and above".into());
         }
         self.catalog.validate(&self.data_dir, &mut faults);
+        self.log.validate(&mut faults);
         stores::validate(&self.stores, &mut faults);
         if faults.is_empty() {
             Ok(())

@@ -20,6 +20,8 @@ use crate::domain::{Illegal, Image};
 use crate::quota;
 use crate::service::Service;
 use crate::stores;
+use crate::telemetry::counted;
+use crate::telemetry::metrics::Direction;
 
 pub use delete::{delete, sweep_doomed};
 pub use import::{ImportRequest, import, import_new, locate};
@@ -142,7 +144,11 @@ pub async fn download(
             continue;
         };
         match store.blobs.open(&location.url, range.clone()).await {
-            Ok(body) => return Ok(body),
+            Ok(body) => {
+                let (metrics, store) = (svc.metrics.clone(), location.store.clone());
+                let read = move |n| metrics.store(&store, Direction::Out, n);
+                return Ok(counted(&svc.metrics, Direction::Out, body, read));
+            }
             Err(e) => {
                 tracing::warn!(
                     image.id = %image.id, store.id = location.store, error = %e,

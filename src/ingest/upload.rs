@@ -6,6 +6,7 @@ use std::sync::Arc;
 use formats::Source;
 use formats::container::Context;
 use formats::inspect::{Inspection, Stream};
+use tracing::Instrument;
 
 use super::import::has_formats;
 use super::intake::{self, Expect};
@@ -17,6 +18,8 @@ use crate::domain::{Event, Hashes, Image, ImageId, Location, Status, Timestamp};
 use crate::quota::Allowance;
 use crate::service::Service;
 use crate::stores::{BlobWriter, FileWriter, Store};
+use crate::telemetry::Stage;
+use crate::telemetry::metrics::Direction;
 
 /// Takes an image's data in, judges it and publishes it in `store`: one pass over the bytes.
 ///
@@ -59,7 +62,7 @@ pub async fn upload(
         location,
         announced,
     };
-    let done = tokio::spawn(async move {
+    let going = async move {
         let result = match target.blobs.begin(&work.location.url).await {
             Ok(writer) => work.run(body, writer, &mut allowance).await,
             Err(e) => Err(e.into()),
@@ -73,7 +76,8 @@ pub async fn upload(
             Err(_) if work.undo().await == PutBack::Gone => Err(Error::Gone),
             Err(e) => Err(e),
         }
-    });
+    };
+    let done = tokio::spawn(going.in_current_span());
     done.await.map_err(|e| Error::Internal(e.to_string()))?
 }
 
@@ -113,7 +117,11 @@ impl Upload {
                 return Err(e);
             }
         };
+        let commit = self.svc.metrics.stage(Stage::Commit);
         writer.commit().await?;
+        drop(commit);
+        let store = &self.location.store;
+        self.svc.metrics.store(store, Direction::In, data.size);
         let mut tx = self.svc.catalog.write().await?;
         locations::activate(&mut tx, &self.location.id)
             .await
@@ -150,7 +158,10 @@ impl Upload {
             algo: self.svc.config.import.hash_algo(),
             early: &early,
         };
+        let stage = self.svc.metrics.stage(Stage::Receive);
         let received = intake::receive(body, writer, expect).await?;
+        drop(stage);
+        let _stage = self.svc.metrics.stage(Stage::Judge);
         let (mut inspection, staged) =
             intake::judge(received.inspectors, writer, self.svc.limits()).await?;
         // What is in an archive can only be told from the whole of it.
@@ -224,7 +235,7 @@ pub async fn stage(
 
     let lease = Lease::keep(svc, Kept::Staged(image.id.clone()));
     let svc = svc.clone();
-    let done = tokio::spawn(async move {
+    let going = async move {
         let result = stage_body(&svc, &image, body, announced).await;
         drop(lease);
         let Err(failed) = result else { return Ok(()) };
@@ -236,7 +247,8 @@ pub async fn stage(
             }
         }
         Err(failed)
-    });
+    };
+    let done = tokio::spawn(going.in_current_span());
     done.await.map_err(|e| Error::Internal(e.to_string()))?
 }
 
@@ -297,6 +309,7 @@ async fn receive_file(
         algo: svc.config.import.hash_algo(),
         early,
     };
+    let _stage = svc.metrics.stage(Stage::Receive);
     match intake::receive(body, writer.as_mut(), expect).await {
         Ok(received) => {
             writer.commit().await?;

@@ -19,6 +19,8 @@ use crate::domain::{Image, Status};
 use crate::ingest;
 use crate::quota::Step;
 use crate::service::Service;
+use crate::telemetry::counted;
+use crate::telemetry::metrics::Direction;
 
 const OCTETS: &str = "application/octet-stream";
 
@@ -43,7 +45,8 @@ pub(in crate::api) async fn upload(
     let owner = image.owner.as_deref();
     let step = Step::Upload(announced);
     svc.quotas.check(&svc.catalog, owner, step).await?;
-    ingest::upload(&svc, &image.id, stream(body), announced, store).await?;
+    let body = counted(&svc.metrics, Direction::In, stream(body), |_| {});
+    ingest::upload(&svc, &image.id, body, announced, store).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
@@ -69,7 +72,8 @@ pub(in crate::api) async fn stage(
     policy::modify_image(&ctx, &image)?;
     let owner = image.owner.as_deref();
     svc.quotas.check(&svc.catalog, owner, Step::Stage).await?;
-    ingest::stage(&svc, &image.id, stream(body), announced).await?;
+    let body = counted(&svc.metrics, Direction::In, stream(body), |_| {});
+    ingest::stage(&svc, &image.id, body, announced).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
@@ -144,6 +148,7 @@ pub(in crate::api) async fn download(
         Err(e) => return Err(e.into()),
     };
 
+    let body = counted(&svc.metrics, Direction::Out, body, |_| {});
     let mut response = Response::new(Body::from_stream(body));
     let answer = response.headers_mut();
     answer.insert(header::CONTENT_TYPE, HeaderValue::from_static(OCTETS));

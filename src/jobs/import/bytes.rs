@@ -19,6 +19,7 @@ use crate::ingest::{self, Look};
 use crate::jobs::runner::{Failure, chain};
 use crate::service::Service;
 use crate::stores::{self, Store};
+use crate::telemetry::Stage;
 
 /// How often whoever watches the task is told how far a download is.
 const REPORT: Duration = Duration::from_secs(60);
@@ -182,9 +183,11 @@ impl ImportJob {
     ) -> Result<Ready, Failure> {
         let report =
             |percent: u64| self.report(svc, format!("Converting to {target}: {percent} %"));
+        let stage = svc.metrics.stage(Stage::Convert);
         let virtual_size = convert::supervise(svc, request, from, to, report)
             .await
             .map_err(of_worker)?;
+        drop(stage);
         // What a worker wrote is judged like anything else that came in.
         let written = describe(svc, to, Look::Whole).await?;
         let is_raw = target == formats::Format::Raw;
@@ -215,6 +218,14 @@ impl ImportJob {
 }
 
 impl Bytes {
+    /// How many they are.
+    pub(super) fn size(&self) -> u64 {
+        match self {
+            Self::File(ready) => ready.size,
+            Self::Copy(image) => image.size.unwrap_or(0),
+        }
+    }
+
     /// Makes them the blob at `url`.
     pub(super) async fn write(
         &self,

@@ -19,6 +19,7 @@ use crate::catalog::{self, images, jobs, locations, staged, tasks};
 use crate::domain::{Event, Image, ImageId, Status, TaskStatus, Timestamp};
 use crate::ingest::{self, Staging};
 use crate::service::Service;
+use crate::telemetry::Stage;
 use bytes::Bytes;
 
 /// An accepted import.
@@ -93,6 +94,7 @@ impl ImportJob {
     }
 
     pub(super) async fn run(&self, svc: &Arc<Service>, job: &jobs::Claimed) -> Result<(), Failure> {
+        let _stage = svc.metrics.stage(Stage::Import);
         let id = self.id()?;
         let mut tx = svc.catalog.write().await?;
         let image = images::find(&mut tx, &id).await?;

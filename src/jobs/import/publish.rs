@@ -16,6 +16,7 @@ use crate::ingest::lease::{Kept, Lease};
 use crate::jobs::runner::{Failure, Why, chain};
 use crate::service::Service;
 use crate::stores;
+use crate::telemetry::metrics::Direction;
 
 /// Bytes that lie in a store and are no fact yet.
 struct Stored {
@@ -239,10 +240,13 @@ impl ImportJob {
         tx.commit().await?;
         let lease = Lease::keep(svc, Kept::Location(location.id.clone()));
         match bytes.write(svc, store, &location.url).await {
-            Ok(()) => Ok(Stored {
-                location,
-                _lease: lease,
-            }),
+            Ok(()) => {
+                svc.metrics.store(name, Direction::In, bytes.size());
+                Ok(Stored {
+                    location,
+                    _lease: lease,
+                })
+            }
             Err(e) => {
                 let mut tx = svc.catalog.write().await?;
                 locations::doom(&mut tx, &location.id).await?;
