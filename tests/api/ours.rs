@@ -95,8 +95,8 @@ pub(crate) const OURS: &[Ours] = &[
     ours("20-import-plugins", "its tasks (12)", |answer| {
         says(
             answer,
-            "Image content is not safe: a cluster at 0x140000 is in use, the file ends at 0xa8000 \
-             (qcow2: file, rule truncated)",
+            "Image content is not safe: is in use, but the file ends at 0xa8000: it was cut short \
+             (qcow2: cluster, byte 0x140000, rule truncated)",
         );
         edit(answer, |body| {
             body["tasks"][0]["status"] = json!("failure");
