@@ -43,7 +43,8 @@ impl Folders {
         let open = |path: &PathBuf| -> anyhow::Result<Dir> {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             Ok(Dir {
-                handle: rustix::fs::open(path, flags, Mode::empty())?,
+                // The sandbox has no `open`, the call that `openat` replaced.
+                handle: rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty())?,
                 paths: [fs::canonicalize(path)?, std::path::absolute(path)?],
             })
         };
