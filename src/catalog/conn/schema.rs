@@ -27,13 +27,17 @@ impl Catalog {
     /// When a migration fails.
     pub async fn sync(&self) -> Result<()> {
         let _writer = self.writer.lock().await;
-        if let Some(statement) = self.database.prepare_schema(&self.server_version().await?) {
+        let version = self.server_version().await?;
+        // One connection for both: on MySQL and MariaDB each remembers the database's default
+        // collation from when it began, and what others change since goes past it.
+        let mut conn = self.pool.acquire().await?;
+        if let Some(statement) = self.database.prepare_schema(&version) {
             sqlx::raw_sql(AssertSqlSafe(statement.into_owned()))
-                .execute(&self.pool)
+                .execute(&mut *conn)
                 .await?;
         }
         let migrator = self.database.migrator();
-        migrator.run(&self.pool).await.map_err(Error::Migrate)
+        migrator.run(&mut *conn).await.map_err(Error::Migrate)
     }
 
     /// What the server says it is; empty for SQLite, which is no server.
