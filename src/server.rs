@@ -138,7 +138,7 @@ pub async fn serve(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<
 fn reload(place: &Place, svc: &Service) -> anyhow::Result<()> {
     let config = place.config()?;
     config.validate()?;
-    let (rules, warnings) = policy::load(&config.auth).map_err(Faults)?;
+    let (rules, warnings) = policy::load(&config.auth, &svc.protections.rules()).map_err(Faults)?;
     telemetry::log::reload(&config.log)?;
     svc.policies.replace(rules);
     for warning in warnings {

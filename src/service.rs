@@ -63,7 +63,8 @@ impl Service {
     pub async fn build(config: Config) -> anyhow::Result<Arc<Self>> {
         config.validate()?;
         let auth = &config.auth;
-        let (rules, warnings) = policy::load(auth).map_err(Faults)?;
+        let protections = Protections::load(&config.api).map_err(Faults)?;
+        let (rules, warnings) = policy::load(auth, &protections.rules()).map_err(Faults)?;
         for warning in warnings {
             tracing::warn!("{warning}");
         }
@@ -90,12 +91,6 @@ impl Service {
         } else {
             catalog.sync().await?;
         }
-        let protections = match &config.api.property_protection_file {
-            Some(path) => {
-                Protections::load(path).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?
-            }
-            None => Protections::default(),
-        };
         let fetcher = Fetcher::new(&config.fetch);
         let stores = Stores::open(&config.stores, &fetcher).context("opening the stores")?;
         let staging = Staging::open(&dir.join("staging")).context("opening the staging area")?;

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::{Exit, output};
 use crate::auth::policy::{self, Target};
+use crate::auth::protections::Protections;
 use crate::auth::{Context, Scope};
-use crate::config::{Auth, Faults};
+use crate::config::{Config, Faults};
 use crate::server::Place;
 
 /// Show and try the access rules
@@ -68,18 +69,20 @@ struct Check {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let mut auth = match &args.config {
+    let mut config = match &args.config {
         Some(_) => {
             let place = Place {
                 data: Some(".".into()),
                 config: args.config.clone(),
             };
-            place.config()?.auth
+            place.config()?
         }
-        None => Auth::default(),
+        None => Config::default(),
     };
-    auth.policy_file = args.policy.clone().or(auth.policy_file);
-    let (rules, warnings) = policy::load(&auth).map_err(Faults)?;
+    let auth = &mut config.auth;
+    auth.policy_file = args.policy.clone().or(auth.policy_file.take());
+    let protections = Protections::load(&config.api).map_err(Faults)?;
+    let (rules, warnings) = policy::load(&config.auth, &protections.rules()).map_err(Faults)?;
     for warning in warnings {
         output::talk(format_args!("{warning}"));
     }

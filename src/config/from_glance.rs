@@ -166,13 +166,11 @@ impl Work<'_> {
             "property_protection_file",
             &["api", "property_protection_file"],
         );
-        let format = self.take("DEFAULT", "property_protection_rule_format");
-        if format.is_some_and(|format| format != "roles") {
-            self.note(
-                "DEFAULT",
-                "property_protection_rule_format",
-                "only roles protect properties",
-            );
+        let format = "property_protection_rule_format";
+        match self.take("DEFAULT", format).map(|by| by.to_lowercase()) {
+            Some(by) if by == "roles" || by == "policies" => self.set(&["api", format], by),
+            Some(_) => self.note("DEFAULT", format, "is neither roles nor policies"),
+            None => {}
         }
         if flavor.contains("keystone") {
             self.set(&["auth", "mode"], "keystone");
@@ -415,6 +413,7 @@ impl Work<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ProtectedBy;
 
     const GLANCE: &str = "\
 [DEFAULT]
@@ -424,6 +423,8 @@ image_tag_quota = 7
 user_storage_quota = 5GB
 show_something = true
 workers = 4
+property_protection_file = /etc/glance/protections.conf
+property_protection_rule_format = Policies
 [glance_store]
 default_backend = fast
 [fast]
@@ -456,6 +457,8 @@ disk_formats = raw,qcow2
         config.validate().unwrap();
         assert_eq!(config.api.listen.to_string(), "0.0.0.0:9292");
         assert_eq!(config.auth.keystone.url(), "http://k:5000/v3");
+        let by = config.api.property_protection_rule_format;
+        assert_eq!(by, ProtectedBy::Policies);
         assert_eq!(config.quota.tags, 7);
         assert_eq!(config.quota.user_storage(), Some(5 << 30));
         assert_eq!(config.import.output_format.as_deref(), Some("qcow2"));

@@ -77,8 +77,10 @@ pub struct Api {
     pub show_image_direct_url: bool,
     /// Whether images show all locations, and patches may change them.
     pub show_multiple_locations: bool,
-    /// Who may see and change which custom properties, by role: `auth::protections` has the form.
+    /// Who may see and change which custom properties: `auth::protections` has the form.
     pub property_protection_file: Option<PathBuf>,
+    /// What the words in that file name.
+    pub property_protection_rule_format: ProtectedBy,
     /// While this file exists, `/healthcheck` says that we are out of service.
     pub healthcheck_disable_file: Option<PathBuf>,
     /// Images a page holds when the client does not say.
@@ -91,12 +93,24 @@ pub struct Api {
     pub head_timeout: u64,
 }
 
+/// `[api] property_protection_rule_format`
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProtectedBy {
+    /// Roles of callers.
+    #[default]
+    Roles,
+    /// Rules of the policies.
+    Policies,
+}
+
 impl Default for Api {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9292)),
             public_endpoint: None,
             property_protection_file: None,
+            property_protection_rule_format: ProtectedBy::default(),
             healthcheck_disable_file: None,
             show_image_direct_url: false,
             show_multiple_locations: false,

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use glint::config::ProtectedBy;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -533,6 +534,38 @@ async fn the_openapi_document_names_every_route() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn protected_properties_are_for_whom_a_policy_lets() {
+    let dir = tempfile::tempdir().unwrap();
+    let [rules, policies] = ["protections.conf", "policy.yaml"].map(|name| dir.path().join(name));
+    let sections = "[^x_]\ncreate = billing\nread = @\nupdate = billing\ndelete = !\n\
+                    [.*]\ncreate = @\nread = @\nupdate = @\ndelete = @\n";
+    std::fs::write(&rules, sections).unwrap();
+    std::fs::write(&policies, "billing: role:admin\n").unwrap();
+    let h = House::with(|config| {
+        config.api.property_protection_file = Some(rules);
+        config.api.property_protection_rule_format = ProtectedBy::Policies;
+        config.auth.policy_file = Some(policies);
+    })
+    .await;
+    let refused = json!({"x_bill": "1"}).to_string().into_bytes();
+    let reply = h
+        .send(MEMBER, "POST", "/v2/images", &[], Some(refused))
+        .await;
+    assert_eq!(reply.status, 403);
+    let id = h.create(ADMIN, &json!({"x_bill": "1"})).await;
+    for (who, op, status) in [
+        (MEMBER, "replace", 403),
+        (ADMIN, "replace", 200),
+        (ADMIN, "remove", 403),
+    ] {
+        let change = json!([{"op": op, "path": "/x_bill", "value": "2"}]);
+        assert_eq!(patch(&h, who, &id, change).await, status, "{op}");
+    }
+    let seen = h.get(MEMBER, &format!("/v2/images/{id}")).await.json();
+    assert_eq!(seen["x_bill"], "2");
 }
 
 #[tokio::test]

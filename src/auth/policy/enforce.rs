@@ -49,20 +49,23 @@ impl RuleSet {
     #[must_use]
     pub fn stock() -> Arc<Self> {
         static STOCK: LazyLock<Arc<RuleSet>> = LazyLock::new(|| {
-            let (rules, _) = RuleSet::with(&BTreeMap::new(), true).expect("the defaults are valid");
+            let (rules, _) =
+                RuleSet::with(&BTreeMap::new(), true, &[]).expect("the defaults are valid");
             Arc::new(rules)
         });
         STOCK.clone()
     }
 
-    /// The defaults, and above them what a policy file says. The second part are warnings.
+    /// The defaults, and above them what a policy file says; `asked` are rules that somebody asks
+    /// besides those that have a default. The second part are warnings.
     ///
     /// # Errors
-    /// Everything that is wrong: checks that cannot be read, rules that are referred to and not
-    /// there, rules that refer to themselves.
+    /// Everything that is wrong: checks that cannot be read, rules that are asked or referred to and
+    /// not there, rules that refer to themselves.
     pub fn with(
         file: &BTreeMap<String, Value>,
         enforce_scope: bool,
+        asked: &[&str],
     ) -> Result<(Self, Vec<String>), Vec<String>> {
         let mut rules = HashMap::new();
         let mut faults = Vec::new();
@@ -106,8 +109,16 @@ impl RuleSet {
             enforce_scope,
         };
         set.references(&mut faults);
+        let asked: BTreeSet<_> = asked.iter().copied().collect();
+        for name in &asked {
+            if !set.rules.contains_key(*name) {
+                faults.push(format!(
+                    "property protections ask for {name:?}: no such rule"
+                ));
+            }
+        }
         if faults.is_empty() {
-            let warnings = set.warnings(file);
+            let warnings = set.warnings(file, asked);
             Ok((set, warnings))
         } else {
             Err(faults)
@@ -168,8 +179,11 @@ impl RuleSet {
     }
 
     /// What is probably not meant as it stands.
-    fn warnings(&self, file: &BTreeMap<String, Value>) -> Vec<String> {
-        let mut referred = BTreeSet::new();
+    fn warnings<'a>(
+        &'a self,
+        file: &BTreeMap<String, Value>,
+        mut referred: BTreeSet<&'a str>,
+    ) -> Vec<String> {
         let mut warnings = Vec::new();
         for (name, rule) in &self.rules {
             rule.check.visit(&mut |check| match check {
@@ -374,7 +388,7 @@ mod tests {
 
     fn set(rules: Value) -> Result<(RuleSet, Vec<String>), Vec<String>> {
         let file = serde_json::from_value(rules).unwrap();
-        RuleSet::with(&file, true)
+        RuleSet::with(&file, true, &[])
     }
 
     struct Map<'a>(&'a [(&'a str, &'a str)]);
@@ -435,7 +449,7 @@ mod tests {
             ..Context::with_roles("u", "p", &["admin"])
         };
         assert!(!RuleSet::stock().allows("get_images", &system, &Map(&[])));
-        let (lax, _) = RuleSet::with(&BTreeMap::new(), false).unwrap();
+        let (lax, _) = RuleSet::with(&BTreeMap::new(), false, &[]).unwrap();
         assert!(lax.allows("get_images", &system, &Map(&[])));
     }
 
@@ -482,7 +496,7 @@ mod tests {
         }
         file.insert("r40".into(), json!("@"));
         file.insert("get_image".into(), json!("rule:r0"));
-        let (rules, _) = RuleSet::with(&file, true).unwrap();
+        let (rules, _) = RuleSet::with(&file, true, &[]).unwrap();
         assert!(!rules.allows("get_image", &Context::default(), &Map(&[])));
     }
 

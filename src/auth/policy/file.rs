@@ -12,19 +12,19 @@ use crate::config::Auth;
 /// Bytes of a policy file at most.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The rules that hold: the defaults, and above them those of the policy file. The second part are
-/// warnings about what is odd but harmless.
+/// The rules that hold: the defaults, and above them those of the policy file; `asked` are names of
+/// rules that property protections ask. The second part are warnings about what is odd but harmless.
 ///
 /// # Errors
 /// Everything that is wrong with the file, one sentence each.
-pub fn load(auth: &Auth) -> Result<(Arc<RuleSet>, Vec<String>), Vec<String>> {
+pub fn load(auth: &Auth, asked: &[&str]) -> Result<(Arc<RuleSet>, Vec<String>), Vec<String>> {
     let (rules, warnings) = match &auth.policy_file {
-        None => RuleSet::with(&BTreeMap::new(), auth.enforce_scope)?,
+        None => RuleSet::with(&BTreeMap::new(), auth.enforce_scope, asked)?,
         Some(path) => {
             let placed = |fault: String| format!("{}: {fault}", path.display());
             let all = |faults: Vec<String>| faults.into_iter().map(placed).collect::<Vec<_>>();
             let file = read(path).map_err(|e| all(vec![e]))?;
-            let (rules, warnings) = RuleSet::with(&file, auth.enforce_scope).map_err(all)?;
+            let (rules, warnings) = RuleSet::with(&file, auth.enforce_scope, asked).map_err(all)?;
             (rules, all(warnings))
         }
     };
@@ -95,9 +95,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join(name);
             std::fs::write(&path, text).unwrap();
-            let faults = load(&with(path)).unwrap_err();
+            let faults = load(&with(path), &[]).unwrap_err();
             assert!(faults[0].contains(name), "{faults:?}");
         }
-        assert!(load(&with("/nonexistent/policy.yaml".into())).is_err());
+        assert!(load(&with("/nonexistent/policy.yaml".into()), &[]).is_err());
     }
 }

@@ -629,7 +629,7 @@ mod tests {
     #[test]
     fn a_lax_policy_does_not_let_others_change_what_is_not_theirs() {
         let file = [("modify_image".to_owned(), "@".into())].into();
-        let (rules, _) = crate::auth::policy::RuleSet::with(&file, true).unwrap();
+        let (rules, _) = crate::auth::policy::RuleSet::with(&file, true, &[]).unwrap();
         let stranger = Context::with_roles("u", "b", &["member"]).under(rules.into());
         let public = image(Some("a"), Visibility::Public);
         assert!(modify_image(&stranger, &public).is_err());
