@@ -250,6 +250,7 @@ fn request(stores: &[&str]) -> ImportRequest {
         inject: false,
         stores: stores.iter().map(|s| (*s).to_owned()).collect(),
         all_stores_must_succeed: true,
+        ..ImportRequest::default()
     }
 }
 

@@ -435,6 +435,7 @@ impl From<ingest::Error> for Failure {
             ),
             E::Quota(error) => error.into(),
             E::Refused { reason } => Self::media_type(Some("application/octet-stream"), reason),
+            E::OtherDigest(sentence) | E::NotImported(sentence) => Self::bad(sentence),
             E::StoreFull => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "There is not enough disk space on the image storage media.",

@@ -22,6 +22,7 @@ pub mod metadefs;
 mod middleware;
 mod observe;
 mod openapi;
+mod orders;
 mod patch;
 mod properties;
 mod python;

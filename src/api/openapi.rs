@@ -267,6 +267,19 @@ fn body(verb: &str, path: &str, formats: &Formats) -> Option<Value> {
                 json!({
                     "method": method, "stores": {"type": "array", "items": text()},
                     "all_stores": flag, "all_stores_must_succeed": flag,
+                    "convert": object(
+                        json!({
+                            "disk_format": text(), "options": {"type": "object"}, "compress": flag,
+                        }),
+                        &["disk_format"],
+                    ),
+                    "expected": object(
+                        json!({
+                            "algo": {"enum": ["md5", "sha1", "sha256", "sha384", "sha512"]},
+                            "value": text(), "of": {"enum": ["sent", "content"]},
+                        }),
+                        &["algo", "value"],
+                    ),
                 }),
                 &["method"],
             )

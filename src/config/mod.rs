@@ -16,7 +16,6 @@ mod stores;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use formats::{CreateOptions, Format};
 use serde::Deserialize;
 
 pub use auth::{Auth, AuthMode};
@@ -29,6 +28,7 @@ pub use quota::Quota;
 pub use secret::Secret;
 pub use stores::{StoreConfig, StoreKind};
 
+use crate::convert::Form;
 use crate::convert::sandbox::Policy;
 use crate::domain::HashAlgo;
 
@@ -172,7 +172,8 @@ const METHODS: [&str; 4] = [
 pub struct Import {
     /// The import methods offered.
     pub methods: Vec<String>,
-    /// The disk format imports are converted to; absent: stored as they come.
+    /// The disk format imports are converted to, unless a store or a caller says otherwise; absent:
+    /// stored as they come.
     pub output_format: Option<String>,
     /// Options of that format, as `glint convert -o` takes them.
     pub output_options: std::collections::BTreeMap<String, String>,
@@ -181,6 +182,9 @@ pub struct Import {
     /// Whether compressed data is stored decompressed, unless `container_format` is `compressed`.
     /// A conversion decompresses anyway.
     pub decompress: bool,
+    /// Whether `PUT /file` is an import too: staged, then decompressed, converted and injected as
+    /// imports are, and answered when the image is active.
+    pub convert_on_upload: bool,
     /// Properties that every import sets.
     pub inject: std::collections::BTreeMap<String, String>,
     /// Callers with one of these roles import without them.
@@ -220,6 +224,7 @@ impl Default for Import {
             output_options: std::collections::BTreeMap::new(),
             compress: false,
             decompress: false,
+            convert_on_upload: false,
             inject: std::collections::BTreeMap::new(),
             inject_ignore_roles: vec!["admin".into()],
             parallel_stores: 1,
@@ -246,21 +251,14 @@ impl Import {
         self.hash.parse().unwrap_or_default()
     }
 
-    /// The format imports are converted to.
+    /// The form in which imports are stored, where neither store nor caller has another.
     #[must_use]
-    pub fn target(&self) -> Option<Format> {
-        self.output_format
-            .as_deref()
-            .and_then(|name| name.parse().ok())
-    }
-
-    /// The options of the conversion, as pairs.
-    #[must_use]
-    pub fn pairs(&self) -> Vec<(String, String)> {
-        self.output_options
-            .iter()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
+    pub fn form(&self) -> Option<Form> {
+        Form::configured(
+            self.output_format.as_ref(),
+            &self.output_options,
+            self.compress,
+        )
     }
 }
 
@@ -342,17 +340,8 @@ impl Config {
                 self.import.hash
             ));
         }
-        if let Some(name) = &self.import.output_format {
-            let options = name
-                .parse()
-                .and_then(|f| CreateOptions::parse(f, &self.import.pairs(), self.import.compress));
-            match options {
-                Ok(options) if options.is_split() => faults.push(
-                    "import.output_options ask for several files, and an image is one".into(),
-                ),
-                Ok(_) => {}
-                Err(e) => faults.push(format!("import.output_format: {e}")),
-            }
+        if let Some(Err(e)) = self.import.form().map(|f| f.target()) {
+            faults.push(format!("import.output_format: {e}"));
         }
         for method in &self.import.methods {
             if !METHODS.contains(&method.as_str()) {

@@ -1,10 +1,12 @@
 //! `[[stores]]`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+
+use crate::convert::Form;
 
 /// A named place for blobs.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,6 +32,15 @@ pub struct StoreConfig {
     /// Where a file store keeps its files.
     #[serde(default)]
     pub path: PathBuf,
+    /// The disk format in which imports are stored here; absent: what `[import]` says.
+    #[serde(default)]
+    pub output_format: Option<String>,
+    /// Options of that format, as `glint convert -o` takes them.
+    #[serde(default)]
+    pub output_options: BTreeMap<String, String>,
+    /// Whether what is converted is compressed, as by `glint convert -c`.
+    #[serde(default)]
+    pub compress: bool,
 }
 
 /// Kinds of store.
@@ -63,7 +74,20 @@ impl StoreConfig {
             read_only: false,
             weight: 0,
             path,
+            output_format: None,
+            output_options: BTreeMap::new(),
+            compress: false,
         }
+    }
+
+    /// The form in which imports are stored here, where this store has its own.
+    #[must_use]
+    pub fn form(&self) -> Option<Form> {
+        Form::configured(
+            self.output_format.as_ref(),
+            &self.output_options,
+            self.compress,
+        )
     }
 
     /// A store of web servers.
@@ -88,6 +112,9 @@ pub(super) fn validate(stores: &[StoreConfig], faults: &mut Vec<String>) {
                 "stores: the id {:?} is empty, holds a comma or begins with os_glance_",
                 store.id
             ));
+        }
+        if let Some(Err(e)) = store.form().map(|f| f.target()) {
+            faults.push(format!("stores: output_format of {:?}: {e}", store.id));
         }
         match store.kind {
             StoreKind::File if store.path.as_os_str().is_empty() => {

@@ -3,7 +3,7 @@
 use formats::Format;
 use formats::inspect::Inspection;
 
-use super::Request;
+use super::{Form, Request};
 use crate::config::Config;
 use crate::domain::Image;
 use crate::ingest::verdict;
@@ -25,14 +25,20 @@ pub enum Plan {
     },
 }
 
-/// Judges the claims of `image` against what was found, and decides.
+/// Judges the claims of `image` against what was found, and decides: what is stored in no `form`
+/// of its own stays as it came.
 ///
 /// # Errors
 /// A sentence for the client: why the import is refused.
-pub fn decide(image: &Image, found: &Inspection, config: &Config) -> Result<Plan, String> {
+pub fn decide(
+    image: &Image,
+    found: &Inspection,
+    form: Option<&Form>,
+    config: &Config,
+) -> Result<Plan, String> {
     let disk = image.disk_format.as_deref().unwrap_or_default();
     let container = image.container_format.as_deref().unwrap_or_default();
-    let Some(target) = config.import.target() else {
+    let Some(form) = form else {
         // Stored as it came: a wrapper around a bare image is its content.
         let mut as_stored = found.clone();
         if container == "bare" && found.compression.is_some() {
@@ -43,6 +49,7 @@ pub fn decide(image: &Image, found: &Inspection, config: &Config) -> Result<Plan
         return Ok(Plan::Keep { virtual_size });
     };
 
+    let target = form.target()?;
     let virtual_size = verdict::judge(found, disk, container, &config.formats)?;
     let member = match container {
         "bare" => None,
@@ -61,7 +68,9 @@ pub fn decide(image: &Image, found: &Inspection, config: &Config) -> Result<Plan
             ));
         }
         // An ISO is a medium, not a disk: it passes unchanged, as in the reference.
-        if found.compression.is_none() && (found.format == target || found.format == Format::Iso) {
+        let is_medium = found.format == Format::Iso && !form.is_asked;
+        let is_there = found.format == target && !form.is_made_anew();
+        if found.compression.is_none() && (is_there || is_medium) {
             return Ok(Plan::Keep { virtual_size });
         }
     }
@@ -78,8 +87,8 @@ pub fn decide(image: &Image, found: &Inspection, config: &Config) -> Result<Plan
         input: member.is_none().then_some(found.format.name().to_owned()),
         disk: member,
         output: target.name().to_owned(),
-        options: config.import.pairs(),
-        compress: config.import.compress,
+        options: form.pairs(),
+        compress: form.compress,
         sandbox: config.import.sandbox,
         memory: config.import.worker_memory,
         cpu_seconds: config.import.worker_cpu_seconds,

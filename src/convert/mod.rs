@@ -2,6 +2,7 @@
 //! worker process the service runs it in ([`supervise`], [`worker`]), confined by [`sandbox`].
 
 mod decide;
+mod form;
 mod proto;
 mod run;
 pub mod sandbox;
@@ -9,6 +10,7 @@ mod supervise;
 mod worker;
 
 pub use decide::{Plan, decide, unpack};
+pub use form::Form;
 pub use proto::{Line, Request};
 pub use run::{Opened, Selector, open};
 pub use supervise::supervise;

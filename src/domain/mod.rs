@@ -1,6 +1,7 @@
 //! What an image *is*: its status and the way it may change, its visibility, its facts. No SQL,
 //! no HTTP, no I/O; everyone may use it.
 
+pub mod expected;
 pub mod hash;
 pub mod image;
 pub mod location;
@@ -10,6 +11,7 @@ pub mod status;
 pub mod task;
 pub mod timestamp;
 
+pub use expected::{Expected, Measured};
 pub use hash::{HashAlgo, Hashes};
 pub use image::{Image, ImageId, Visibility};
 pub use location::{Location, LocationState};

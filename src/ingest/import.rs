@@ -9,12 +9,13 @@ use super::Error;
 use super::upload::{begin, begin_with};
 use crate::auth::Context;
 use crate::catalog::{Tx, images, jobs, staged, tasks};
-use crate::domain::{Event, Image, ImageId, Status, Task, TaskStatus, Timestamp};
+use crate::convert::Form;
+use crate::domain::{Event, Expected, Image, ImageId, Status, Task, TaskStatus, Timestamp};
 use crate::jobs::{FAILED, IMPORTING, ImportJob, LOCK, LocateJob, Source};
 use crate::service::Service;
 
 /// An import as it was asked for, checked by the caller.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ImportRequest {
     /// The body, as tasks show it.
     pub import_req: Value,
@@ -26,6 +27,28 @@ pub struct ImportRequest {
     pub all_stores_must_succeed: bool,
     /// Whether the image gets the properties that imports set.
     pub inject: bool,
+    /// The form to store it in, where the caller asks for one.
+    pub convert: Option<Form>,
+    /// The digest the data must have.
+    pub expected: Option<Expected>,
+}
+
+/// Who waits for a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Urgency {
+    /// Somebody looks now and then.
+    Watched,
+    /// A client whose request is open: it goes before what is only watched.
+    Awaited,
+}
+
+impl Urgency {
+    const fn priority(self) -> i64 {
+        match self {
+            Self::Watched => 0,
+            Self::Awaited => 1,
+        }
+    }
 }
 
 /// Seconds after which the lock of a task that shows no progress is taken over: while it is
@@ -44,6 +67,23 @@ pub async fn import(
     request: ImportRequest,
     ctx: &Context,
 ) -> Result<(), Error> {
+    let mut tx = svc.catalog.write().await?;
+    accept(svc, &mut tx, image, request, ctx, Urgency::Watched).await?;
+    tx.commit().await?;
+    svc.wake.notify_one();
+    Ok(())
+}
+
+/// The same within a transaction of the caller, who wakes a worker afterwards. Answers the task's
+/// id.
+pub(super) async fn accept(
+    svc: &Service,
+    tx: &mut Tx,
+    image: &ImageId,
+    request: ImportRequest,
+    ctx: &Context,
+    urgency: Urgency,
+) -> Result<String, Error> {
     for store in &request.stores {
         if svc.stores.get(store).is_none_or(|s| s.config.read_only) {
             return Err(Error::UnknownStore(store.clone()));
@@ -56,14 +96,13 @@ pub async fn import(
         "backend": request.stores,
     });
     let task = new_task("api_image_import", image, input, ctx, now);
-    let mut tx = svc.catalog.write().await?;
     let begun = match &request.from {
-        Source::Staged => begin(&mut tx, image, Event::ImportStaged).await?,
-        Source::Web { .. } => begin(&mut tx, image, Event::ImportFetched).await?,
+        Source::Staged => begin(tx, image, Event::ImportStaged).await?,
+        Source::Web { .. } => begin(tx, image, Event::ImportFetched).await?,
         // Its formats come with it.
-        Source::Glance { .. } => begin_with(&mut tx, image, Event::ImportFetched, |_| true).await?,
+        Source::Glance { .. } => begin_with(tx, image, Event::ImportFetched, |_| true).await?,
         Source::Copy => {
-            let found = images::find(&mut tx, image).await?.ok_or(Error::Gone)?;
+            let found = images::find(tx, image).await?.ok_or(Error::Gone)?;
             if found.status != Status::Active {
                 return Err(Error::Conflict(
                     "Only images with status active can be targeted for copying".into(),
@@ -72,11 +111,11 @@ pub async fn import(
             found
         }
     };
-    if matches!(request.from, Source::Staged) && staged::find(&mut tx, image).await?.is_none() {
+    if matches!(request.from, Source::Staged) && staged::find(tx, image).await?.is_none() {
         return Err(Error::NoData);
     }
     let importing = request.stores.join(",");
-    take_lock(svc, &mut tx, &begun, &task, |image| {
+    take_lock(svc, tx, &begun, &task, |image| {
         image.properties.insert(IMPORTING.into(), importing);
         image.properties.insert(FAILED.into(), String::new());
     })
@@ -88,14 +127,14 @@ pub async fn import(
         stores: request.stores,
         all_stores_must_succeed: request.all_stores_must_succeed,
         inject: request.inject,
+        convert: request.convert,
+        expected: request.expected,
     };
-    enqueue(&mut tx, &task, ImportJob::KIND, &job).await?;
-    if let Some(host) = staged::host(&mut tx, image).await? {
-        jobs::leave_to(&mut tx, &task.id, &host).await?;
+    enqueue(tx, &task, ImportJob::KIND, &job, urgency).await?;
+    if let Some(host) = staged::host(tx, image).await? {
+        jobs::leave_to(tx, &task.id, &host).await?;
     }
-    tx.commit().await?;
-    svc.wake.notify_one();
-    Ok(())
+    Ok(task.id)
 }
 
 /// Makes an image and accepts an import of what `uri` names into it, all at once.
@@ -124,8 +163,10 @@ pub async fn import_new(
         stores: vec![svc.stores.default_id().to_owned()],
         all_stores_must_succeed: true,
         inject: false,
+        convert: None,
+        expected: None,
     };
-    enqueue(&mut tx, &task, ImportJob::KIND, &job).await?;
+    enqueue(&mut tx, &task, ImportJob::KIND, &job, Urgency::Watched).await?;
     tx.commit().await?;
     svc.wake.notify_one();
     Ok(task)
@@ -180,7 +221,7 @@ pub async fn locate(
         url: url.to_owned(),
         digest,
     };
-    enqueue(&mut tx, &task, LocateJob::KIND, &job).await?;
+    enqueue(&mut tx, &task, LocateJob::KIND, &job, Urgency::Watched).await?;
     tx.commit().await?;
     svc.wake.notify_one();
     Ok(())
@@ -235,9 +276,18 @@ async fn enqueue(
     task: &Task,
     kind: &str,
     job: &impl serde::Serialize,
+    urgency: Urgency,
 ) -> Result<(), Error> {
     let payload = serde_json::to_string(job).map_err(|e| Error::Internal(e.to_string()))?;
-    Ok(jobs::enqueue(tx, &task.id, kind, &payload, 0, task.created_at).await?)
+    Ok(jobs::enqueue(
+        tx,
+        &task.id,
+        kind,
+        &payload,
+        urgency.priority(),
+        task.created_at,
+    )
+    .await?)
 }
 
 fn new_task(kind: &str, image: &ImageId, input: Value, ctx: &Context, now: Timestamp) -> Task {

@@ -37,6 +37,8 @@ pub struct Received {
     pub size: u64,
     /// Their digests.
     pub hashes: Hashes,
+    /// The digest that was asked for beside them.
+    pub also: Option<String>,
     /// The inspectors, at the end of the stream.
     pub inspectors: Stream,
 }
@@ -51,6 +53,8 @@ pub(super) struct Expect<'a> {
     pub(super) allowance: Option<&'a mut Allowance>,
     /// The hash beside MD5.
     pub(super) algo: HashAlgo,
+    /// One more, where it is none of the two.
+    pub(super) also: Option<HashAlgo>,
     /// Looks at what is known so far; a reason ends the upload at once.
     pub(super) early: &'a (dyn Fn(&Stream) -> Option<String> + Sync),
 }
@@ -67,7 +71,7 @@ pub(super) async fn receive(
         return Err(Error::TooLarge { cap: expect.cap });
     }
     let mut inspectors = Stream::default();
-    let mut hashers = Hashers::start(expect.algo)?;
+    let mut hashers = Hashers::start(expect.algo, expect.also)?;
     let mut batch: Vec<Bytes> = Vec::new();
     let (mut held, mut size) = (0, 0u64);
     loop {
@@ -114,9 +118,11 @@ pub(super) async fn receive(
             got: size,
         });
     }
+    let (hashes, also) = hashers.finish().await?;
     Ok(Received {
         size,
-        hashes: hashers.finish().await?,
+        hashes,
+        also,
         inspectors,
     })
 }
@@ -126,19 +132,29 @@ pub(super) async fn receive(
 /// # Errors
 /// `Client` when it cannot be read.
 pub async fn digest(mut body: Body, algo: HashAlgo) -> Result<(u64, Hashes), Error> {
-    let mut hashers = Hashers::start(algo)?;
+    let mut hashers = Hashers::start(algo, None)?;
     let mut size = 0;
     while let Some(piece) = body.next().await.transpose().map_err(Error::Client)? {
         size += piece.len() as u64;
         hashers.feed(&[piece].into()).await?;
     }
-    Ok((size, hashers.finish().await?))
+    Ok((size, hashers.finish().await?.0))
 }
 
-/// Two threads, each with a hash, fed the same chunks.
+/// Threads, each with a hash, fed the same chunks.
 struct Hashers {
     algo: HashAlgo,
-    threads: [Hasher; 2],
+    md5: Hasher,
+    strong: Hasher,
+    also: Also,
+}
+
+/// The digest asked for beside the two that are always made.
+enum Also {
+    Nothing,
+    Md5,
+    Strong,
+    Another(Hasher),
 }
 
 struct Hasher {
@@ -147,55 +163,91 @@ struct Hasher {
 }
 
 impl Hashers {
-    fn start(algo: HashAlgo) -> Result<Self, Error> {
-        let strong = match algo {
-            HashAlgo::Md5 => Hasher::start::<md5::Md5>("md5"),
-            HashAlgo::Sha1 => Hasher::start::<sha1::Sha1>("sha1"),
-            HashAlgo::Sha256 => Hasher::start::<sha2::Sha256>("sha256"),
-            HashAlgo::Sha384 => Hasher::start::<sha2::Sha384>("sha384"),
-            HashAlgo::Sha512 => Hasher::start::<sha2::Sha512>("sha512"),
-        };
-        let start = |hasher: io::Result<Hasher>| {
-            hasher.map_err(|e| Error::Internal(format!("starting a thread: {e}")))
+    fn start(algo: HashAlgo, also: Option<HashAlgo>) -> Result<Self, Error> {
+        let also = match also {
+            None => Also::Nothing,
+            Some(HashAlgo::Md5) => Also::Md5,
+            Some(same) if same == algo => Also::Strong,
+            Some(another) => Also::Another(Hasher::of(another)?),
         };
         Ok(Self {
             algo,
-            threads: [start(Hasher::start::<md5::Md5>("md5"))?, start(strong)?],
+            md5: Hasher::of(HashAlgo::Md5)?,
+            strong: Hasher::of(algo)?,
+            also,
         })
     }
 
     async fn feed(&mut self, chunk: &Chunk) -> Result<(), Error> {
-        for hasher in &self.threads {
+        self.md5.feed(chunk.clone()).await?;
+        self.strong.feed(chunk.clone()).await?;
+        if let Also::Another(hasher) = &self.also {
             hasher.feed(chunk.clone()).await?;
         }
         Ok(())
     }
 
-    async fn finish(self) -> Result<Hashes, Error> {
-        let [checksum, value] = self.threads.map(Hasher::finish);
-        Ok(Hashes {
-            checksum: Some(checksum.await?),
+    async fn finish(self) -> Result<(Hashes, Option<String>), Error> {
+        let checksum = self.md5.finish().await?;
+        let value = self.strong.finish().await?;
+        let also = match self.also {
+            Also::Nothing => None,
+            Also::Md5 => Some(checksum.clone()),
+            Also::Strong => Some(value.clone()),
+            Also::Another(hasher) => Some(hasher.finish().await?),
+        };
+        let hashes = Hashes {
+            checksum: Some(checksum),
             algo: self.algo.name().into(),
-            value: value.await?,
+            value,
+        };
+        Ok((hashes, also))
+    }
+}
+
+/// A digest being made, of whichever hash.
+pub(crate) struct Digest(Box<dyn sha2::digest::DynDigest + Send>);
+
+impl Digest {
+    pub(crate) fn new(algo: HashAlgo) -> Self {
+        Self(match algo {
+            HashAlgo::Md5 => Box::<md5::Md5>::default(),
+            HashAlgo::Sha1 => Box::<sha1::Sha1>::default(),
+            HashAlgo::Sha256 => Box::<sha2::Sha256>::default(),
+            HashAlgo::Sha384 => Box::<sha2::Sha384>::default(),
+            HashAlgo::Sha512 => Box::<sha2::Sha512>::default(),
         })
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// In hexadecimal.
+    pub(crate) fn finish(self) -> String {
+        hex(&self.0.finalize())
     }
 }
 
 impl Hasher {
-    fn start<D: md5::Digest>(name: &str) -> io::Result<Self> {
+    fn of(algo: HashAlgo) -> Result<Self, Error> {
+        Self::start(algo).map_err(|e| Error::Internal(format!("starting a thread: {e}")))
+    }
+
+    fn start(algo: HashAlgo) -> io::Result<Self> {
         let (queue, chunks) = crossbeam_channel::bounded::<Chunk>(QUEUE);
         let (reply, done) = oneshot::channel();
         std::thread::Builder::new()
-            .name(name.to_owned())
+            .name(algo.name().to_owned())
             .spawn(move || {
-                let mut hash = D::new();
+                let mut hash = Digest::new(algo);
                 for chunk in chunks {
                     for piece in chunk.iter() {
                         hash.update(piece);
                     }
                 }
                 // Nobody waits for the digest of an upload that failed.
-                let _ = reply.send(hex(&hash.finalize()));
+                let _ = reply.send(hash.finish());
             })?;
         Ok(Self { queue, done })
     }

@@ -3,10 +3,12 @@
 //! Intent is written before bytes, bytes are durable before the fact. Whatever dies between
 //! leaves a row that the sweep (`jobs::sweep`) finishes off.
 
+pub(crate) mod content;
 mod delete;
 mod import;
 mod intake;
 pub(crate) mod lease;
+mod stage;
 mod staging;
 mod upload;
 pub mod verdict;
@@ -27,9 +29,11 @@ pub use delete::{delete, sweep_doomed};
 pub use import::{ImportRequest, import, import_new, locate};
 pub use intake::{Received, digest};
 pub use lease::LEASE_SECONDS;
+pub(crate) use stage::take;
+pub use stage::{stage, upload_converting};
 pub use staging::Staging;
-pub(crate) use upload::{Look, copy, describe, take};
-pub use upload::{stage, upload};
+pub use upload::{Announced, upload};
+pub(crate) use upload::{Look, copy, describe};
 
 /// Image bytes on their way in or out.
 pub type Body = stores::Bytestream;
@@ -81,6 +85,12 @@ pub enum Error {
         /// A sentence for the client.
         reason: String,
     },
+    /// The data has not the digest that was expected.
+    #[error("{0}")]
+    OtherDigest(String),
+    /// The import that an upload became failed.
+    #[error("{0}")]
+    NotImported(String),
     /// No room is left.
     #[error("the store is full")]
     StoreFull,

@@ -1,6 +1,5 @@
-//! `PUT /file` and `PUT /stage`.
+//! `PUT /file`.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use formats::Source;
@@ -11,15 +10,53 @@ use tracing::Instrument;
 use super::import::has_formats;
 use super::intake::{self, Expect};
 use super::lease::{Kept, Lease};
-use super::{Body, Error, verdict};
-use crate::catalog::staged::{self, Staged};
+use super::{Body, Error, content, verdict};
 use crate::catalog::{self, Tx, images, locations};
-use crate::domain::{Event, Hashes, Image, ImageId, Location, Status, Timestamp};
+use crate::domain::{
+    Event, Expected, HashAlgo, Hashes, Image, ImageId, Location, Measured, Status, Timestamp,
+};
 use crate::quota::Allowance;
 use crate::service::Service;
-use crate::stores::{BlobWriter, FileWriter, Store};
+use crate::stores::{BlobWriter, Store};
 use crate::telemetry::Stage;
 use crate::telemetry::metrics::Direction;
+
+/// What a client says of the data it sends.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Announced {
+    /// Bytes.
+    pub size: Option<u64>,
+    /// Their digest.
+    pub digest: Option<Expected>,
+}
+
+impl From<Option<u64>> for Announced {
+    fn from(size: Option<u64>) -> Self {
+        Self { size, digest: None }
+    }
+}
+
+impl Announced {
+    /// The hash to compute of the bytes as they come.
+    pub(super) fn algo(&self) -> Option<HashAlgo> {
+        let digest = self.digest.as_ref();
+        digest.filter(|d| d.of == Measured::Sent).map(|d| d.algo)
+    }
+
+    /// Holds the digest of what came against it.
+    pub(super) fn check(&self, got: Option<&String>) -> Result<(), Error> {
+        match (&self.digest, got) {
+            (Some(digest), Some(got)) => digest.check(got).map_err(Error::OtherDigest),
+            _ => Ok(()),
+        }
+    }
+
+    /// The digest that the data must have once it is decompressed.
+    pub(super) fn of_content(&self) -> Option<&Expected> {
+        let digest = self.digest.as_ref();
+        digest.filter(|d| d.of == Measured::Content)
+    }
+}
 
 /// Takes an image's data in, judges it and publishes it in `store`: one pass over the bytes.
 ///
@@ -29,9 +66,10 @@ pub async fn upload(
     svc: &Arc<Service>,
     image: &ImageId,
     body: Body,
-    announced: Option<u64>,
+    announced: impl Into<Announced>,
     store: &str,
 ) -> Result<(), Error> {
+    let announced = announced.into();
     let target = svc
         .stores
         .get(store)
@@ -45,7 +83,7 @@ pub async fn upload(
     let mut tx = svc.catalog.write().await?;
     let image = begin(&mut tx, image, Event::UploadStarted).await?;
     let owner = image.owner.as_deref();
-    let mut allowance = svc.quotas.allowance(&mut tx, owner, announced).await?;
+    let mut allowance = svc.quotas.allowance(&mut tx, owner, announced.size).await?;
     let now = Timestamp::now();
     locations::insert_pending(&mut tx, &image.id, &location, Lease::until(), now).await?;
     tx.commit().await?;
@@ -90,7 +128,7 @@ struct Upload {
     location: Location,
     disk: String,
     container: String,
-    announced: Option<u64>,
+    announced: Announced,
 }
 
 /// What came in, judged.
@@ -152,18 +190,23 @@ impl Upload {
         let rules = &self.svc.config.formats;
         let early = |stream: &Stream| verdict::early(stream, &self.disk, &self.container, rules);
         let expect = Expect {
-            announced: self.announced,
+            announced: self.announced.size,
             allowance: Some(allowance),
             cap: self.svc.config.quota.image_size_cap,
             algo: self.svc.config.import.hash_algo(),
+            also: self.announced.algo(),
             early: &early,
         };
         let stage = self.svc.metrics.stage(Stage::Receive);
         let received = intake::receive(body, writer, expect).await?;
         drop(stage);
+        self.announced.check(received.also.as_ref())?;
         let _stage = self.svc.metrics.stage(Stage::Judge);
         let (mut inspection, staged) =
             intake::judge(received.inspectors, writer, self.svc.limits()).await?;
+        if let Some(expected) = self.announced.of_content() {
+            content::check(&self.svc, staged.clone(), expected).await?;
+        }
         // What is in an archive can only be told from the whole of it.
         if self.container != "bare"
             && let Some(source) = staged
@@ -208,121 +251,11 @@ impl Upload {
 
 /// What became of a failed image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum PutBack {
+pub(super) enum PutBack {
     /// It waits for data again.
     Queued,
     /// It was deleted meanwhile.
     Gone,
-}
-
-/// Takes an image's data into staging, to be imported later.
-///
-/// # Errors
-/// Any of [`Error`]; the image is queued again then and nothing is left in staging.
-pub async fn stage(
-    svc: &Arc<Service>,
-    image: &ImageId,
-    body: Body,
-    announced: Option<u64>,
-) -> Result<(), Error> {
-    let mut tx = svc.catalog.write().await?;
-    let image = begin(&mut tx, image, Event::StageStarted).await?;
-    staged::insert(&mut tx, &image.id, Lease::until()).await?;
-    if let Some(host) = &svc.host {
-        staged::lies_at(&mut tx, &image.id, host).await?;
-    }
-    tx.commit().await?;
-
-    let lease = Lease::keep(svc, Kept::Staged(image.id.clone()));
-    let svc = svc.clone();
-    let going = async move {
-        let result = stage_body(&svc, &image, body, announced).await;
-        drop(lease);
-        let Err(failed) = result else { return Ok(()) };
-        match unstage(&svc, &image).await {
-            Ok(PutBack::Gone) => return Err(Error::Gone),
-            Ok(PutBack::Queued) => {}
-            Err(e) => {
-                tracing::error!(image.id = %image.id, error = %e, "a failed staging could not be undone: the sweep will");
-            }
-        }
-        Err(failed)
-    };
-    let done = tokio::spawn(going.in_current_span());
-    done.await.map_err(|e| Error::Internal(e.to_string()))?
-}
-
-async fn stage_body(
-    svc: &Arc<Service>,
-    image: &Image,
-    body: Body,
-    announced: Option<u64>,
-) -> Result<(), Error> {
-    let to = svc.staging.path(&image.id);
-    let staged = receive_file(svc, body, announced, &to, &|_| None).await?;
-    let mut tx = svc.catalog.write().await?;
-    staged::complete(&mut tx, &image.id, &staged)
-        .await
-        .map_err(gone)?;
-    let size = staged.size;
-    images::change(&mut tx, &image.id, image.status, |image| {
-        image.size = Some(size);
-    })
-    .await
-    .map_err(gone)?;
-    Ok(tx.commit().await?)
-}
-
-/// Takes what an import fetches into the file `to`, ending early what `image` cannot be.
-pub(crate) async fn take(
-    svc: &Arc<Service>,
-    image: &Image,
-    body: Body,
-    announced: Option<u64>,
-    to: &Path,
-) -> Result<Staged, Error> {
-    let disk = image.disk_format.as_deref().unwrap_or_default();
-    let container = image.container_format.as_deref().unwrap_or_default();
-    let rules = &svc.config.formats;
-    // Where wrappers are taken off, what begins otherwise may still be it.
-    let unpacks = svc.config.import.decompress || svc.config.import.target().is_some();
-    let early = |stream: &Stream| {
-        (!unpacks)
-            .then(|| verdict::early(stream, disk, container, rules))
-            .flatten()
-    };
-    receive_file(svc, body, announced, to, &early).await
-}
-
-async fn receive_file(
-    svc: &Arc<Service>,
-    body: Body,
-    announced: Option<u64>,
-    to: &Path,
-    early: &(dyn Fn(&Stream) -> Option<String> + Sync),
-) -> Result<Staged, Error> {
-    let mut writer = Box::new(FileWriter::create(to.to_owned()).await?);
-    let expect = Expect {
-        announced,
-        allowance: None,
-        cap: svc.config.quota.image_size_cap,
-        algo: svc.config.import.hash_algo(),
-        early,
-    };
-    let _stage = svc.metrics.stage(Stage::Receive);
-    match intake::receive(body, writer.as_mut(), expect).await {
-        Ok(received) => {
-            writer.commit().await?;
-            Ok(Staged {
-                size: received.size,
-                hashes: received.hashes,
-            })
-        }
-        Err(e) => {
-            writer.abort().await?;
-            Err(e)
-        }
-    }
 }
 
 /// Copies an image's data from the stores that have it into the blob at `url`, and checks on the
@@ -341,6 +274,7 @@ pub(crate) async fn copy(
         allowance: None,
         cap: size,
         algo: algo.unwrap_or_default(),
+        also: None,
         early: &|_| None,
     };
     let mut writer = to.blobs.begin(url).await?;
@@ -360,22 +294,12 @@ pub(crate) async fn copy(
     }
 }
 
-async fn unstage(svc: &Arc<Service>, image: &Image) -> Result<PutBack, Error> {
-    let path = svc.staging.path(&image.id);
-    tokio::task::spawn_blocking(move || super::Staging::remove(&path))
-        .await
-        .map_err(std::io::Error::other)
-        .flatten()
-        .map_err(|e| Error::Internal(e.to_string()))?;
-    let mut tx = svc.catalog.write().await?;
-    staged::delete(&mut tx, &image.id).await?;
-    let put_back = back_to_queued(&mut tx, image, Event::StageFailed).await?;
-    tx.commit().await?;
-    Ok(put_back)
-}
-
 /// Puts a failed image back where it began, unless it was deleted meanwhile.
-async fn back_to_queued(tx: &mut Tx, image: &Image, failed: Event) -> Result<PutBack, Error> {
+pub(super) async fn back_to_queued(
+    tx: &mut Tx,
+    image: &Image,
+    failed: Event,
+) -> Result<PutBack, Error> {
     let queued = image.status.apply(failed)?;
     let put_back = images::change(tx, &image.id, image.status, |image| {
         image.status = queued;
@@ -443,7 +367,7 @@ pub(crate) async fn describe(
 }
 
 /// A conflict at the end means that the image was deleted, or its lease swept, meanwhile.
-fn gone(error: catalog::Error) -> Error {
+pub(super) fn gone(error: catalog::Error) -> Error {
     match error {
         catalog::Error::Conflict(_) => Error::Gone,
         other => other.into(),

@@ -474,7 +474,7 @@ fn qcow2() -> Vec<u8> {
     converted(&[0x5a; 1 << 20], "qcow2", &[])
 }
 
-fn gzip(data: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(data: &[u8]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, data).unwrap();
@@ -484,7 +484,7 @@ fn gzip(data: &[u8]) -> Vec<u8> {
 }
 
 /// A raw disk in another format.
-fn converted(data: &[u8], format: &str, options: &[&str]) -> Vec<u8> {
+pub(crate) fn converted(data: &[u8], format: &str, options: &[&str]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let raw = dir.path().join("raw");
     let out = dir.path().join("out");

@@ -8,15 +8,18 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt};
+use serde_json::json;
 
+use super::import::injects;
 use super::{empty, must_find, not_found};
 use crate::api::error::Failure;
 use crate::api::extract::{At, NoBody, text};
-use crate::api::query;
 use crate::api::range::{self, Refused};
+use crate::api::{orders, query};
 use crate::auth::{Context, policy};
+use crate::convert::Form;
 use crate::domain::{Image, Status};
-use crate::ingest;
+use crate::ingest::{self, Announced, ImportRequest};
 use crate::quota::Step;
 use crate::service::Service;
 use crate::telemetry::counted;
@@ -33,6 +36,7 @@ pub(in crate::api) async fn upload(
     body: Body,
 ) -> Result<Response, Failure> {
     let announced = announced(&headers)?;
+    let size = announced.size;
     let image = look_up(&svc, &ctx, &id).await?;
     policy::upload_image(&ctx, &image)?;
     let store = match text(&headers, "x-image-meta-store")? {
@@ -43,10 +47,24 @@ pub(in crate::api) async fn upload(
         return Err(ingest::Error::UnknownStore(store.to_owned()).into());
     }
     let owner = image.owner.as_deref();
-    let step = Step::Upload(announced);
+    let step = Step::Upload(size);
     svc.quotas.check(&svc.catalog, owner, step).await?;
     let body = counted(&svc.metrics, Direction::In, stream(body), |_| {});
-    ingest::upload(&svc, &image.id, body, announced, store).await?;
+    let stores = vec![store.to_owned()];
+    let import = &svc.config.import;
+    let form = Form::of(&svc.config, &stores, None).map_err(Failure::bad)?;
+    if import.convert_on_upload && (form.is_some() || import.decompress) {
+        let request = ImportRequest {
+            import_req: json!({"method": {"name": "upload"}}),
+            stores,
+            all_stores_must_succeed: true,
+            inject: injects(&svc, &ctx),
+            ..ImportRequest::default()
+        };
+        ingest::upload_converting(&svc, &image.id, body, announced, request, &ctx).await?;
+    } else {
+        ingest::upload(&svc, &image.id, body, announced, store).await?;
+    }
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
@@ -82,24 +100,29 @@ async fn look_up(svc: &Service, ctx: &Context, id: &str) -> Result<Image, Failur
     must_find(&mut tx, ctx, id).await
 }
 
-/// Checks the media type; answers how many bytes are to come, where the client says. Its
+/// Checks the media type; answers what the client says of its data. For the bytes to come its
 /// `x-openstack-image-size` counts before `Content-Length`, of which 0 says nothing.
-fn announced(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
+fn announced(headers: &HeaderMap) -> Result<Announced, Failure> {
     let kind = text(headers, header::CONTENT_TYPE.as_str())?;
     if kind != Some(OCTETS) {
         let sentence = format!("Invalid content type {}", kind.unwrap_or("None"));
         return Err(Failure::media_type(kind, sentence));
     }
+    let digest = orders::expected_header(headers)?;
     if let Some(size) = text(headers, "x-openstack-image-size")? {
         let size = size.trim().parse().map_err(|_| {
             Failure::bad(format!(
                 "Invalid image size {size}: it must be a number of bytes"
             ))
         })?;
-        return Ok(Some(size));
+        return Ok(Announced {
+            size: Some(size),
+            digest,
+        });
     }
     let length = text(headers, header::CONTENT_LENGTH.as_str())?;
-    Ok(length.and_then(|n| n.parse().ok()).filter(|n| *n > 0))
+    let size = length.and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+    Ok(Announced { size, digest })
 }
 
 fn stream(body: Body) -> ingest::Body {

@@ -10,9 +10,12 @@ use serde_json::{Map, Value};
 use super::{empty, must_find};
 use crate::api::error::Failure;
 use crate::api::extract::{At, Document, text};
+use crate::api::orders;
 use crate::auth::{Context, policy};
 use crate::catalog::staged;
-use crate::domain::{Image, ImageId, Status};
+use crate::config::Config;
+use crate::convert::Form;
+use crate::domain::{Expected, Image, ImageId, Status};
 use crate::ingest::{self, ImportRequest};
 use crate::jobs::{Source, Token};
 use crate::quota::Step;
@@ -28,7 +31,7 @@ pub(in crate::api) async fn import(
     headers: HeaderMap,
     Document(body): Document,
 ) -> Result<Response, Failure> {
-    let wish = Wish::parse(&body, &svc.config.import.methods)?;
+    let wish = Wish::parse(&body, &svc.config)?;
     let mut tx = svc.catalog.read().await?;
     let image = must_find(&mut tx, &ctx, &id).await?;
     drop(tx);
@@ -46,11 +49,12 @@ pub(in crate::api) async fn import(
             return Ok(empty(StatusCode::ACCEPTED));
         }
     }
+    wish.has_one_form(&svc, &stores)?;
     let from = wish.method.source(&svc, &headers).await?;
-    let ignored = &svc.config.import.inject_ignore_roles;
-    let is_ignored = ctx.roles.iter().any(|r| ignored.contains(r));
     let request = ImportRequest {
-        inject: !is_ignored && !matches!(from, Source::Copy),
+        inject: injects(&svc, &ctx) && !matches!(from, Source::Copy),
+        convert: wish.convert,
+        expected: wish.expected,
         from,
         stores,
         all_stores_must_succeed: wish.all_stores_must_succeed,
@@ -65,6 +69,12 @@ pub(in crate::api) async fn import(
             other => other.into(),
         })?;
     Ok(empty(StatusCode::ACCEPTED))
+}
+
+/// Whether what this caller imports gets the configured properties.
+pub(super) fn injects(svc: &Service, ctx: &Context) -> bool {
+    let ignored = &svc.config.import.inject_ignore_roles;
+    !ctx.roles.iter().any(|r| ignored.contains(r))
 }
 
 /// Whether the image's owner may have what is imported.
@@ -253,24 +263,50 @@ struct Wish {
     stores: Option<Vec<String>>,
     all_stores: bool,
     all_stores_must_succeed: bool,
+    convert: Option<Form>,
+    expected: Option<Expected>,
 }
 
 impl Wish {
-    fn parse(body: &Value, enabled: &[String]) -> Result<Self, Failure> {
+    fn parse(body: &Value, config: &Config) -> Result<Self, Failure> {
         let body = body
             .as_object()
             .ok_or_else(|| Failure::bad("Request body must be a JSON object."))?;
         let method = body
             .get("method")
             .ok_or_else(|| Failure::bad("Import request requires a 'method' field."))?;
-        let method = Method::parse(method, enabled)?;
+        let method = Method::parse(method, &config.import.methods)?;
         let stores = body.get("stores").map(store_names).transpose()?;
+        let convert = orders::convert(body, config)?;
+        let expected = orders::expected(body)?;
+        if matches!(method, Method::CopyImage) {
+            for (name, is_said) in [
+                ("convert", convert.is_some()),
+                ("expected", expected.is_some()),
+            ] {
+                if is_said {
+                    return Err(Failure::bad(format!(
+                        "'{name}' cannot be used with copy-image: a copy is the same bytes"
+                    )));
+                }
+            }
+        }
         Ok(Self {
             method,
             stores,
+            convert,
+            expected,
             all_stores: flag(body, "all_stores", false)?,
             all_stores_must_succeed: flag(body, "all_stores_must_succeed", true)?,
         })
+    }
+
+    /// Whether these stores agree on how the image is stored, unless its caller says.
+    fn has_one_form(&self, svc: &Service, stores: &[String]) -> Result<(), Failure> {
+        if !matches!(self.method, Method::CopyImage) {
+            Form::of(&svc.config, stores, self.convert.as_ref()).map_err(Failure::bad)?;
+        }
+        Ok(())
     }
 
     /// The stores to import to. One that is not known is refused here, before anything happens.
@@ -333,10 +369,11 @@ mod tests {
     use super::*;
 
     fn wish(body: &Value) -> Result<Wish, Failure> {
-        Wish::parse(
-            body,
-            &["glance-direct", "glance-download"].map(str::to_owned),
-        )
+        let mut config = Config::embedded("/tmp/x".into());
+        config.import.methods = ["glance-direct", "glance-download"]
+            .map(str::to_owned)
+            .into();
+        Wish::parse(body, &config)
     }
 
     #[test]

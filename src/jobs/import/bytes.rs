@@ -13,9 +13,9 @@ use super::publish::of_store;
 use super::{ImportJob, Scratch, Source, deleted};
 use crate::catalog::staged;
 use crate::convert::{self, Plan};
-use crate::domain::{Hashes, Image};
+use crate::domain::{Expected, HashAlgo, Hashes, Image, Measured};
 use crate::fetch;
-use crate::ingest::{self, Look};
+use crate::ingest::{self, Announced, Look};
 use crate::jobs::runner::{Failure, chain};
 use crate::service::Service;
 use crate::stores::{self, Store};
@@ -57,11 +57,22 @@ impl ImportJob {
         image: &Image,
         scratch: &Scratch,
     ) -> Result<Ready, Failure> {
+        let form = self.form(svc)?;
+        let converts = form.is_some();
+        let decompresses = svc.config.import.decompress;
+        let as_it_is = !converts && !decompresses;
         let (raw, image) = match &self.from {
-            Source::Staged => (staged_bytes(svc, image).await?, image.clone()),
+            Source::Staged => {
+                let raw = staged_bytes(svc, image).await?;
+                if let Some(expected) = self.expected_of(Measured::Sent) {
+                    check(svc, &raw, expected).await?;
+                }
+                (raw, image.clone())
+            }
             Source::Web { uri } => {
                 let headers = HeaderMap::new();
-                let raw = self.fetch(svc, image, uri, &headers, &scratch.fetched);
+                let to = &scratch.fetched;
+                let raw = self.fetch(svc, image, uri, &headers, to, as_it_is);
                 (raw.await?, image.clone())
             }
             Source::Glance {
@@ -73,29 +84,40 @@ impl ImportJob {
                 let headers = super::remote::headers(token)?;
                 let image = self.copy_metadata(svc, image, &url, &headers).await?;
                 let file = format!("{url}/file");
-                let raw = self.fetch(svc, &image, &file, &headers, &scratch.fetched);
+                let to = &scratch.fetched;
+                let raw = self.fetch(svc, &image, &file, &headers, to, as_it_is);
                 (raw.await?, image)
             }
             // An image without data is nothing to copy.
             Source::Copy => return Err(deleted()),
         };
-        let converts = svc.config.import.target().is_some();
-        let look = if converts || svc.config.import.decompress {
-            Look::Whole
-        } else {
+        let look = if as_it_is {
             Look::Beginning
+        } else {
+            Look::Whole
         };
         let found = describe(svc, &raw.path, look).await?;
-        let unpacks = svc.config.import.decompress
-            && !converts
-            && found.compression.is_some()
-            && image.container_format.as_deref() != Some("compressed");
-        let (raw, found) = if unpacks {
+        let of_content = self.expected_of(Measured::Content);
+        let is_wrapped =
+            found.compression.is_some() && image.container_format.as_deref() != Some("compressed");
+        // A conversion takes the wrapper off as it goes, unless somebody must see what is in it.
+        let unpacks = match converts {
+            true => of_content.is_some(),
+            false => decompresses,
+        };
+        let (raw, found) = if is_wrapped && unpacks {
             self.unpack(svc, &raw, &scratch.unpacked).await?
         } else {
             (raw, found)
         };
-        match convert::decide(&image, &found, &svc.config)
+        if let Some(expected) = of_content {
+            if found.compression.is_some() {
+                check_content(svc, &raw, expected).await?;
+            } else {
+                check(svc, &raw, expected).await?;
+            }
+        }
+        match convert::decide(&image, &found, form.as_ref(), &svc.config)
             .map_err(|reason| Failure::Final(reason.into()))?
         {
             Plan::Keep { virtual_size } => Ok(Ready {
@@ -112,6 +134,11 @@ impl ImportJob {
         }
     }
 
+    /// The digest the data must have, if it is of those bytes.
+    fn expected_of(&self, of: Measured) -> Option<&Expected> {
+        self.expected.as_ref().filter(|e| e.of == of)
+    }
+
     /// Downloads into a file of this run.
     async fn fetch(
         &self,
@@ -120,6 +147,7 @@ impl ImportJob {
         url: &str,
         headers: &HeaderMap,
         to: &Path,
+        as_it_is: bool,
     ) -> Result<Raw, Failure> {
         let answer = svc.fetcher.get(url, headers).await.map_err(of_fetch)?;
         let mut told = tokio::time::Instant::now();
@@ -132,7 +160,11 @@ impl ImportJob {
                 this.report(&service, format!("Copied {} MiB", size >> 20));
             }
         });
-        let taken = ingest::take(svc, image, body.boxed(), answer.length, to).await;
+        let announced = Announced {
+            size: answer.length,
+            digest: self.expected.clone(),
+        };
+        let taken = ingest::take(svc, image, body.boxed(), &announced, to, as_it_is).await;
         let staged = taken.map_err(|e| match e {
             ingest::Error::Client(e) => {
                 tracing::warn!(image.id = %image.id, error = chain(&e), "a download broke off");
@@ -144,7 +176,9 @@ impl ImportJob {
             ingest::Error::TooLarge { cap } => {
                 Failure::Final(format!("The source holds more than the {cap} bytes allowed").into())
             }
-            ingest::Error::Refused { reason } => Failure::Final(reason.into()),
+            ingest::Error::Refused { reason } | ingest::Error::OtherDigest(reason) => {
+                Failure::Final(reason.into())
+            }
             ingest::Error::StoreFull => Failure::Final("The staging area is full".into()),
             other => transient(other),
         })?;
@@ -168,7 +202,8 @@ impl ImportJob {
             .await
             .map_err(of_worker)?;
         let found = describe(svc, to, Look::Beginning).await?;
-        let (size, hashes) = digest(svc, to, found.file_size).await?;
+        let algo = svc.config.import.hash_algo();
+        let (size, hashes) = digest(to, found.file_size, algo).await?;
         let path = to.to_owned();
         Ok((Raw { path, size, hashes }, found))
     }
@@ -206,7 +241,8 @@ impl ImportJob {
             );
             return Err(Failure::Final(sentence.into()));
         }
-        let (size, hashes) = digest(svc, to, written.file_size).await?;
+        let algo = svc.config.import.hash_algo();
+        let (size, hashes) = digest(to, written.file_size, algo).await?;
         Ok(Ready {
             path: to.to_owned(),
             size,
@@ -267,10 +303,7 @@ async fn staged_bytes(svc: &Arc<Service>, image: &Image) -> Result<Raw, Failure>
 }
 
 async fn describe(svc: &Arc<Service>, path: &Path, look: Look) -> Result<Inspection, Failure> {
-    let file = std::fs::File::open(path)
-        .map_err(|e| Failure::Transient(format!("opening {}: {e}", path.display()).into()))?;
-    let source = FileSource::new(file).map_err(|e| Failure::Transient(chain(&e).into()))?;
-    ingest::describe(svc, Arc::new(source), look)
+    ingest::describe(svc, source(path)?, look)
         .await
         .map_err(transient)
 }
@@ -305,13 +338,48 @@ async fn write_file(store: &Store, url: &str, ready: &Ready) -> stores::Result<(
     writer.commit().await
 }
 
-async fn digest(svc: &Arc<Service>, path: &Path, size: u64) -> Result<(u64, Hashes), Failure> {
-    let file = std::fs::File::open(path)
-        .map_err(|e| Failure::Transient(format!("opening {}: {e}", path.display()).into()))?;
-    let body = stores::read_stream(Arc::new(file), 0..size);
-    ingest::digest(body, svc.config.import.hash_algo())
-        .await
-        .map_err(transient)
+async fn digest(path: &Path, size: u64, algo: HashAlgo) -> Result<(u64, Hashes), Failure> {
+    let body = stores::read_stream(Arc::new(open(path)?), 0..size);
+    ingest::digest(body, algo).await.map_err(transient)
+}
+
+fn open(path: &Path) -> Result<std::fs::File, Failure> {
+    std::fs::File::open(path)
+        .map_err(|e| Failure::Transient(format!("opening {}: {e}", path.display()).into()))
+}
+
+fn source(path: &Path) -> Result<Arc<dyn formats::Source>, Failure> {
+    let source = FileSource::new(open(path)?).map_err(|e| Failure::Transient(chain(&e).into()))?;
+    Ok(Arc::new(source))
+}
+
+/// Holds the digest of a file's bytes against what its caller expects.
+async fn check(svc: &Arc<Service>, raw: &Raw, expected: &Expected) -> Result<(), Failure> {
+    let known = match expected.algo {
+        HashAlgo::Md5 => raw.hashes.checksum.clone(),
+        algo if raw.hashes.algo == algo.name() => Some(raw.hashes.value.clone()),
+        _ => None,
+    };
+    let got = match known {
+        Some(known) => known,
+        None => {
+            let _stage = svc.metrics.stage(Stage::Judge);
+            digest(&raw.path, raw.size, expected.algo).await?.1.value
+        }
+    };
+    let checked = expected.check(&got);
+    checked.map_err(|sentence| Failure::Final(sentence.into()))
+}
+
+/// The same of what a compressed file holds.
+async fn check_content(svc: &Arc<Service>, raw: &Raw, expected: &Expected) -> Result<(), Failure> {
+    let checked = ingest::content::check(svc, Some(source(&raw.path)?), expected).await;
+    checked.map_err(|e| match e {
+        ingest::Error::OtherDigest(reason) | ingest::Error::Refused { reason } => {
+            Failure::Final(reason.into())
+        }
+        other => transient(other),
+    })
 }
 
 fn of_worker(error: convert::Error) -> Failure {

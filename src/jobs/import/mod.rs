@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::runner::{Failure, Why};
 use crate::catalog::{self, images, jobs, locations, staged, tasks};
-use crate::domain::{Event, Image, ImageId, Status, TaskStatus, Timestamp};
+use crate::convert::Form;
+use crate::domain::{Event, Expected, Image, ImageId, Status, TaskStatus, Timestamp};
 use crate::ingest::{self, Staging};
 use crate::service::Service;
 use crate::telemetry::Stage;
@@ -39,6 +40,12 @@ pub struct ImportJob {
     /// Whether the image gets the properties of `[import] inject`.
     #[serde(default)]
     pub inject: bool,
+    /// The form to store it in, where its caller asked for one.
+    #[serde(default)]
+    pub convert: Option<Form>,
+    /// The digest the data must have.
+    #[serde(default)]
+    pub expected: Option<Expected>,
 }
 
 /// Where the bytes of an import come from.
@@ -87,6 +94,12 @@ pub(crate) const LOCK: &str = "os_glance_import_task";
 impl ImportJob {
     /// Its name in the queue.
     pub const KIND: &'static str = "import";
+
+    /// The form in which it is stored.
+    fn form(&self, svc: &Service) -> Result<Option<Form>, Failure> {
+        Form::of(&svc.config, &self.stores, self.convert.as_ref())
+            .map_err(|sentence| Failure::Final(sentence.into()))
+    }
 
     fn id(&self) -> Result<ImageId, Failure> {
         let id = self.image_id.parse();
