@@ -106,6 +106,8 @@ fn fill(options: &CreateOptions, size: u64, progress: &Progress) -> Result<u64> 
 struct Filler {
     target: Box<dyn Target>,
     unit: u64,
+    /// Units that get their place together.
+    step: u64,
     size: u64,
     /// The next unit.
     next: u64,
@@ -128,6 +130,7 @@ impl Filler {
             len => payload(encoder.as_mut(), &noise[..len])?,
         };
         Ok(Self {
+            step: target.block() / unit,
             target,
             unit,
             size,
@@ -149,8 +152,9 @@ impl Filler {
                 self.target.place(self.next, payload, &mut self.tables)?;
                 self.tables.clear();
             }
-            self.next += 1;
-            if self.next.is_multiple_of(1 << 16) && progress.is_cancelled() {
+            // The rest of a block has its place now.
+            self.next = (self.next / self.step + 1) * self.step;
+            if self.next.is_multiple_of(self.step << 16) && progress.is_cancelled() {
                 return Err(Error::cancelled());
             }
         }

@@ -7,6 +7,7 @@ mod create;
 mod info;
 mod map;
 mod measure;
+mod memory;
 mod permit;
 mod resize;
 

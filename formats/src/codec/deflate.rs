@@ -46,27 +46,43 @@ fn fault(e: &DecompressionError) -> Fault {
 pub const LEVELS: std::ops::RangeInclusive<u8> = 1..=12;
 
 /// Deflates whole units. One a thread: it owns its working memory.
-pub struct Deflater(Compressor);
+pub struct Deflater {
+    inner: Compressor,
+    level: u8,
+}
 
 impl Deflater {
     /// A compressor of `level`, clamped to [`LEVELS`].
     #[must_use]
     pub fn new(level: u8) -> Self {
-        let level = i32::from(level.clamp(*LEVELS.start(), *LEVELS.end()));
-        Self(Compressor::new(
-            CompressionLvl::new(level).unwrap_or_default(),
-        ))
+        let level = level.clamp(*LEVELS.start(), *LEVELS.end());
+        Self {
+            inner: Compressor::new(CompressionLvl::new(level.into()).unwrap_or_default()),
+            level,
+        }
+    }
+
+    /// Bytes of memory that it takes at most: the densest levels look for the cheapest of many
+    /// ways.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        match self.level {
+            ..=9 => 2 << 20,
+            _ => 10 << 20,
+        }
     }
 
     /// Appends `data` to `out` as a raw deflate stream of at most `max` bytes and gives its
     /// length; `None`, with `out` as it was, when it would be longer.
     pub fn raw(&mut self, data: &[u8], max: usize, out: &mut Vec<u8>) -> Option<usize> {
-        append(out, max, |room| self.0.deflate_compress(data, room).ok())
+        append(out, max, |room| {
+            self.inner.deflate_compress(data, room).ok()
+        })
     }
 
     /// The same as a zlib stream.
     pub fn zlib(&mut self, data: &[u8], max: usize, out: &mut Vec<u8>) -> Option<usize> {
-        append(out, max, |room| self.0.zlib_compress(data, room).ok())
+        append(out, max, |room| self.inner.zlib_compress(data, room).ok())
     }
 }
 

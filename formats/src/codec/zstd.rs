@@ -71,6 +71,21 @@ fn run(context: &mut DCtx<'_>, packed: &[u8], out: &mut [u8]) -> Result<usize, F
 /// Levels a [`Compressor`] knows.
 pub const LEVELS: std::ops::RangeInclusive<u8> = 1..=19;
 
+/// Bytes of memory that compressing units of `unit` bytes at `level` takes at most: two tables, whose
+/// largest sizes by level are zstd's, and which need not be larger than the unit makes useful.
+#[must_use]
+pub fn memory(level: u8, unit: u64) -> u64 {
+    const MIB: u64 = 1 << 20;
+    let tables = match level {
+        ..=4 => 2,
+        5..=8 => 6,
+        9 => 12,
+        10..=11 => 24,
+        _ => 64,
+    };
+    MIB + (tables * MIB).min(16 * unit)
+}
+
 /// Compresses whole units, each into one frame that states its content's length. One a thread.
 pub struct Compressor(zstd::bulk::Compressor<'static>);
 

@@ -51,6 +51,15 @@ impl Wrap {
         }
     }
 
+    /// What parts of zeros are compressed with: no level makes them smaller, and the parts are
+    /// larger than those whose memory is bounded.
+    fn of_zeros(self) -> Self {
+        match self {
+            Self::Zstd(level) => Self::Zstd(level.min(3)),
+            gzip @ Self::Gzip(_) => gzip,
+        }
+    }
+
     fn packer(self) -> Result<Packer> {
         Ok(match self {
             Self::Gzip(level) => Packer::Gzip(Deflater::new(level)),
@@ -61,7 +70,8 @@ impl Wrap {
                     zstd.set_parameter(CParameter::ChecksumFlag(true))?;
                     Ok(zstd)
                 };
-                Packer::Zstd(start().map_err(|e| Error::io("starting the zstd encoder", e))?)
+                let zstd = start().map_err(|e| Error::io("starting the zstd encoder", e))?;
+                Packer::Zstd(zstd, zstd_units::memory(level, self.unit()))
             }
         })
     }
@@ -116,7 +126,7 @@ pub fn compress(
 ) -> Result<Summary> {
     let target = Writer {
         zeros: Zeros {
-            packer: wrap.packer()?,
+            packer: wrap.of_zeros().packer()?,
             known: HashMap::new(),
         },
         wrap,
@@ -222,7 +232,7 @@ impl Target for Writer {
     fn encoder(&self) -> Result<Box<dyn Encode>> {
         Ok(Box::new(Encoder {
             packer: self.wrap.packer()?,
-            unit: self.wrap.unit(),
+            unit: self.unit(),
         }))
     }
 
@@ -268,6 +278,13 @@ impl Encode for Encoder {
         self.packer.pack(data, packed)?;
         Ok(Shape::Packed(packed.len() - start))
     }
+
+    fn memory(&self) -> u64 {
+        match &self.packer {
+            Packer::Gzip(deflater) => deflater.memory(),
+            Packer::Zstd(_, memory) => *memory,
+        }
+    }
 }
 
 /// Parts of zeros, by their length: all but the last are whole units.
@@ -291,7 +308,8 @@ impl Zeros {
 
 enum Packer {
     Gzip(Deflater),
-    Zstd(Compressor<'static>),
+    /// And the bytes of memory it takes at most for a unit.
+    Zstd(Compressor<'static>, u64),
 }
 
 /// A gzip header: no name, no time, unknown system, and 8 bytes of extra fields, which are one
@@ -319,7 +337,7 @@ impl Packer {
                 let field = start + GZIP_HEADER.len();
                 out[field..field + 4].copy_from_slice(&len.to_le_bytes());
             }
-            Self::Zstd(zstd) => {
+            Self::Zstd(zstd, _) => {
                 let frame = zstd
                     .compress(data)
                     .map_err(|e| Error::io("compressing a part", e))?;

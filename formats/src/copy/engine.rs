@@ -11,7 +11,8 @@ use crate::{Disk, Error, GuestOffset, HostOffset, Result, Sink, UnitIndex};
 /// How to copy.
 #[derive(Clone, Debug)]
 pub struct CopyOptions {
-    /// Threads to work with; the output does not depend on it.
+    /// Threads to work with at most: fewer do where more would take too much memory. The output
+    /// does not depend on it.
     pub threads: NonZero<usize>,
 }
 
@@ -30,6 +31,9 @@ const SEGMENT: u64 = 1 << 20;
 /// Jobs a thread may be ahead of what is written: the fewer, the more of them are still in some
 /// cache when their turn comes.
 const AHEAD: u64 = 2;
+/// Bytes of memory for all threads: a job is to take less than 256 MiB with what a disk and a
+/// target hold. One thread works in any case.
+const MEMORY: u64 = 200 << 20;
 
 /// Copies all of `disk` into `target`, whose bytes go to `sink`. The output is complete but not
 /// yet durable: sync the sink and rename the file into place.
@@ -52,11 +56,12 @@ pub fn copy(
             .ok_or_else(|| Error::usage("this format cannot be written in one go"))?;
         sink.write_all_at(&first, HostOffset::ZERO)?;
     }
-    let threads = options.threads.get();
     let unit = target.unit();
-    let encoders = (0..threads)
-        .map(|_| target.encoder())
-        .collect::<Result<Vec<_>>>()?;
+    let mut encoders = vec![target.encoder()?];
+    let threads = affordable(options.threads.get(), encoders[0].memory(), unit);
+    for _ in 1..threads {
+        encoders.push(target.encoder()?);
+    }
     let run = Run {
         disk,
         sink,
@@ -98,6 +103,14 @@ pub fn copy(
     let summary = order.target.finish(sink)?;
     progress.reached(disk.virtual_size());
     Ok(summary)
+}
+
+/// As many of `threads` as there is memory for: each has an encoder, and jobs that wait to be
+/// written, whose packed bytes may lie in a buffer of twice their length.
+fn affordable(threads: usize, encoder: u64, unit: u64) -> usize {
+    let each = encoder + AHEAD * 3 * unit.max(SEGMENT);
+    let most = usize::try_from(MEMORY / each).unwrap_or(usize::MAX);
+    threads.min(most).max(1)
 }
 
 struct Run<'a> {
@@ -358,4 +371,27 @@ fn place(
         }
     }
     Ok(writes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_as_many_as_memory_holds() {
+        const MIB: u64 = 1 << 20;
+        for (threads, encoder, unit, expected) in [
+            (2, 0, 4096, 2),
+            (64, 0, 4096, 33),
+            (64, 64 * MIB, 4 * MIB, 2),
+            (8, 1000 * MIB, 4096, 1),
+            (8, 0, 1000 * MIB, 1),
+        ] {
+            assert_eq!(
+                affordable(threads, encoder, unit),
+                expected,
+                "{encoder} {unit}"
+            );
+        }
+    }
 }

@@ -37,6 +37,11 @@ pub trait Encode: Send {
     fn seal(&mut self, at: HostOffset, bytes: &mut [u8]) {
         let _ = (at, bytes);
     }
+
+    /// Bytes of memory that it works in, at most, where that is a MiB or more.
+    fn memory(&self) -> u64 {
+        0
+    }
 }
 
 /// What became of a unit.
@@ -75,6 +80,12 @@ pub struct Part {
 pub trait Target: Send {
     /// Bytes of a unit; a power of two.
     fn unit(&self) -> u64;
+
+    /// Bytes that get their place together, once one unit of them is placed: a block of several
+    /// units. A multiple of [`unit`](Target::unit).
+    fn block(&self) -> u64 {
+        self.unit()
+    }
 
     /// The files of an image that is several, in the order they are to appear under their
     /// names: the one that makes them an image comes last. Their ranges ascend and lie apart in

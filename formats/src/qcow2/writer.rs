@@ -176,7 +176,8 @@ pub(super) struct Encoder {
 enum Pack {
     Nothing,
     Zlib(Deflater),
-    Zstd(zstd::Compressor),
+    /// And the bytes of memory it takes at most.
+    Zstd(zstd::Compressor, u64),
 }
 
 impl Encoder {
@@ -185,10 +186,12 @@ impl Encoder {
         let pack = match options.compression_type {
             _ if !options.compress => Pack::Nothing,
             Compression::Zlib => Pack::Zlib(Deflater::new(level.unwrap_or(ZLIB_LEVEL))),
-            Compression::Zstd => Pack::Zstd(
-                zstd::Compressor::new(level.unwrap_or(ZSTD_LEVEL))
-                    .map_err(|e| Error::io("setting up zstd", e))?,
-            ),
+            Compression::Zstd => {
+                let level = level.unwrap_or(ZSTD_LEVEL);
+                let compressor =
+                    zstd::Compressor::new(level).map_err(|e| Error::io("setting up zstd", e))?;
+                Pack::Zstd(compressor, zstd::memory(level, options.cluster_size))
+            }
         };
         Ok(Self {
             cluster_size: options.cluster_size as usize,
@@ -220,7 +223,7 @@ impl Encode for Encoder {
         let len = match &mut self.pack {
             Pack::Nothing => None,
             Pack::Zlib(deflater) => deflater.raw(data, most, packed),
-            Pack::Zstd(compressor) => compressor.compress(data, most, packed),
+            Pack::Zstd(compressor, _) => compressor.compress(data, most, packed),
         };
         Ok(len.map_or(copy::Shape::Verbatim, copy::Shape::Packed))
     }
@@ -228,6 +231,14 @@ impl Encode for Encoder {
     fn seal(&mut self, at: HostOffset, bytes: &mut [u8]) {
         if let Some(sealer) = &self.sealer {
             sealer.seal(at, bytes);
+        }
+    }
+
+    fn memory(&self) -> u64 {
+        match &self.pack {
+            Pack::Nothing => 0,
+            Pack::Zlib(deflater) => deflater.memory(),
+            Pack::Zstd(_, memory) => *memory,
         }
     }
 }

@@ -133,6 +133,10 @@ impl Target for Writer {
         UNIT
     }
 
+    fn block(&self) -> u64 {
+        BLOCK
+    }
+
     fn encoder(&self) -> Result<Box<dyn Encode>> {
         Ok(Box::new(Plain))
     }

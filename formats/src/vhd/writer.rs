@@ -216,6 +216,10 @@ impl Target for Dynamic {
         UNIT
     }
 
+    fn block(&self) -> u64 {
+        BLOCK
+    }
+
     fn encoder(&self) -> Result<Box<dyn Encode>> {
         Ok(Box::new(Plain))
     }

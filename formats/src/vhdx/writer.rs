@@ -231,6 +231,10 @@ impl Target for Writer {
         UNIT
     }
 
+    fn block(&self) -> u64 {
+        self.block_size
+    }
+
     fn encoder(&self) -> Result<Box<dyn Encode>> {
         Ok(Box::new(Plain))
     }

@@ -67,7 +67,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "gz|zst[:LEVEL]")]
     wrap: Option<Wrap>,
 
-    /// Threads to work with, as many as there are cores unless told
+    /// Threads to work with, as many as there are cores unless told; fewer do where a dense
+    /// compression would take more than 256 MiB of memory
     #[arg(short = 'm', value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: Option<u8>,
 

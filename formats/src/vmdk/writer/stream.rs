@@ -187,4 +187,8 @@ impl Encode for Packer {
         packed.resize(start + len, 0);
         Ok(Shape::Packed(len))
     }
+
+    fn memory(&self) -> u64 {
+        self.deflater.memory()
+    }
 }
