@@ -88,14 +88,23 @@ fn full(options: &CreateOptions, size: u64, progress: &Progress) -> Result<Optio
     }
 }
 
+/// The size of an image of `virtual_size` bytes, where it is the same whatever the disk holds:
+/// raw, and the formats that give every byte its place ahead. `None` for all others.
+///
+/// # Errors
+/// As [`create`].
+pub fn fixed_size(options: &CreateOptions, virtual_size: u64) -> Result<Option<u64>> {
+    let progress = Progress::default();
+    let empty = create(options, virtual_size)?.finish(&Nowhere)?.file_size;
+    let mut ends = Filler::new(create(options, virtual_size)?, virtual_size)?;
+    ends.fill(0, virtual_size.min(1), &progress)?;
+    ends.fill(virtual_size.saturating_sub(1), virtual_size, &progress)?;
+    Ok((ends.finish()? == empty).then_some(empty))
+}
+
 fn fill(options: &CreateOptions, size: u64, progress: &Progress) -> Result<u64> {
-    let empty = create(options, size)?.finish(&Nowhere)?.file_size;
-    let mut ends = Filler::new(create(options, size)?, size)?;
-    ends.fill(0, size.min(1), progress)?;
-    ends.fill(size.saturating_sub(1), size, progress)?;
-    if ends.finish()? == empty {
-        // Everything has its place already: raw and the fixed formats.
-        return Ok(empty);
+    if let Some(size) = fixed_size(options, size)? {
+        return Ok(size);
     }
     let mut all = Filler::new(create(options, size)?, size)?;
     all.fill(0, size, progress)?;
@@ -276,6 +285,12 @@ mod tests {
             );
             let bound = look(&disk, Depth::Allocation);
             assert_eq!(Some(bound.required), seen.fully_allocated, "{options:?}");
+            let is_fixed = format == Format::Raw || text.contains("fixed") || text == "static=on";
+            assert_eq!(
+                fixed_size(&options, bytes.len() as u64).unwrap(),
+                seen.fully_allocated.filter(|_| is_fixed),
+                "{options:?}"
+            );
             let new = measure_empty(&options, bytes.len() as u64, &progress).unwrap();
             assert_eq!(new.required, written(&empty, &options), "{options:?}");
             assert_eq!(new.fully_allocated, seen.fully_allocated);

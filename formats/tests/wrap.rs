@@ -214,7 +214,12 @@ fn formats_that_stream_give_a_pipe_the_bytes_of_a_file() {
     );
     let pair = |key: &str, value: &str| vec![(key.to_owned(), value.to_owned())];
     let vmdk = pair("subformat", "streamOptimized");
-    for (format, options) in [(Format::Raw, vec![]), (Format::Vmdk, vmdk)] {
+    let vhd = pair("subformat", "fixed");
+    for (format, options) in [
+        (Format::Raw, vec![]),
+        (Format::Vmdk, vmdk),
+        (Format::Vhd, vhd),
+    ] {
         let options = CreateOptions::parse(format, &options, false).unwrap();
         let target = || create(&options, disk.virtual_size()).unwrap();
         let file = MemorySink::default();

@@ -3,6 +3,7 @@
 
 mod decide;
 mod form;
+mod ordered;
 mod proto;
 mod run;
 pub mod sandbox;
@@ -13,7 +14,7 @@ pub use decide::{Plan, decide, unpack};
 pub use form::Form;
 pub use proto::{Line, Request};
 pub use run::{Opened, Selector, open};
-pub use supervise::supervise;
+pub use supervise::{Running, start, supervise};
 pub use worker::worker;
 
 /// Why a conversion failed.

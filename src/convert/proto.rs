@@ -21,6 +21,13 @@ pub struct Request {
     pub options: Vec<(String, String)>,
     /// Whether it is compressed.
     pub compress: bool,
+    /// Whether it is written in order, since the output may be a pipe, and without how many of
+    /// its first bytes.
+    #[serde(default)]
+    pub in_order: Option<u64>,
+    /// Bytes its guest must see, where that is known.
+    #[serde(default)]
+    pub virtual_size: Option<u64>,
     /// Whether it confines itself.
     pub sandbox: Policy,
     /// Bytes of address space allowed.

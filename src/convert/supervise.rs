@@ -8,7 +8,7 @@ use std::sync::Once;
 
 use futures_util::StreamExt;
 use rustix::process::Signal;
-use tokio::process::Command;
+use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::{Error, Line, Request};
@@ -35,11 +35,6 @@ pub async fn supervise(
     to: &Path,
     report: impl Fn(u64),
 ) -> Result<u64, Error> {
-    let ours = |doing: &str, e: &dyn std::fmt::Display| Error::Ours(format!("{doing}: {e}"));
-    let program = match &svc.config.import.worker_program {
-        Some(program) => program.clone(),
-        None => std::env::current_exe().map_err(|e| ours("finding our own program", &e))?,
-    };
     let source = File::open(from).map_err(|e| ours("opening staged data", &e))?;
     let output = File::options()
         .read(true)
@@ -48,8 +43,45 @@ pub async fn supervise(
         .truncate(true)
         .open(to)
         .map_err(|e| ours("making the output", &e))?;
+    let mut last = 0;
+    let heard = |done: u64, total: u64| {
+        let percent = done.saturating_mul(100) / total.max(1);
+        if percent >= last + 5 {
+            last = percent;
+            report(percent);
+        }
+    };
+    let running = start(svc, request, source, output)?;
+    running.finish(heard).await
+}
+
+fn ours(doing: &str, e: &dyn std::fmt::Display) -> Error {
+    Error::Ours(format!("{doing}: {e}"))
+}
+
+/// A worker process at work. It dies when dropped.
+pub struct Running {
+    child: Child,
+    request: Request,
+}
+
+/// Starts a worker that reads `source` and writes `output`, each an open file; or a
+/// [piped](Stdio::piped) one, which is then the caller's to [read](Running::take_output).
+///
+/// # Errors
+/// `Ours` when it cannot be started.
+pub fn start(
+    svc: &Service,
+    request: &Request,
+    source: File,
+    output: impl Into<Stdio>,
+) -> Result<Running, Error> {
+    let program = match &svc.config.import.worker_program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().map_err(|e| ours("finding our own program", &e))?,
+    };
     let argument = serde_json::to_string(request).map_err(|e| ours("telling the worker", &e))?;
-    let mut child = Command::new(program)
+    let child = Command::new(program)
         .arg("convert-worker")
         .arg(argument)
         .env_clear()
@@ -60,45 +92,54 @@ pub async fn supervise(
         .kill_on_drop(true)
         .spawn()
         .map_err(|e| ours("starting a worker", &e))?;
+    Ok(Running {
+        child,
+        request: request.clone(),
+    })
+}
 
-    let mut outcome = None;
-    let mut is_out_of_memory = false;
-    let mut last = 0;
-    if let Some(lines) = child.stderr.take() {
-        let mut lines = FramedRead::new(lines, LinesCodec::new_with_max_length(MAX_LINE));
-        while let Some(line) = lines.next().await {
-            let line = line.map_err(|e| ours("hearing a worker", &e))?;
-            match serde_json::from_str(&line) {
-                Ok(Line::Progress { done, total }) => {
-                    let percent = done.saturating_mul(100) / total.max(1);
-                    if percent >= last + 5 {
-                        last = percent;
-                        report(percent);
+impl Running {
+    /// What it writes, once, where that goes into a pipe.
+    pub fn take_output(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    /// Waits for its end; `heard` is told how many of how many guest bytes it has gone through.
+    /// Answers the virtual size. What it wrote into a file by position is durable.
+    ///
+    /// # Errors
+    /// `Image` when the image is at fault, `Ours` when we are.
+    pub async fn finish(mut self, mut heard: impl FnMut(u64, u64)) -> Result<u64, Error> {
+        let mut outcome = None;
+        let mut is_out_of_memory = false;
+        if let Some(lines) = self.child.stderr.take() {
+            let mut lines = FramedRead::new(lines, LinesCodec::new_with_max_length(MAX_LINE));
+            while let Some(line) = lines.next().await {
+                let line = line.map_err(|e| ours("hearing a worker", &e))?;
+                match serde_json::from_str(&line) {
+                    Ok(Line::Progress { done, total }) => heard(done, total),
+                    Ok(Line::Unfenced(missing)) => UNFENCED.call_once(|| {
+                        tracing::warn!(
+                            missing,
+                            "conversions run without a part of their sandbox: {missing}"
+                        );
+                    }),
+                    Ok(line) => outcome = Some(line),
+                    Err(_) => {
+                        is_out_of_memory |= line.starts_with(OUT_OF_MEMORY);
+                        tracing::warn!(line, "a worker said");
                     }
-                }
-                Ok(Line::Unfenced(missing)) => UNFENCED.call_once(|| {
-                    tracing::warn!(
-                        missing,
-                        "conversions run without a part of their sandbox: {missing}"
-                    );
-                }),
-                Ok(line) => outcome = Some(line),
-                Err(_) => {
-                    is_out_of_memory |= line.starts_with(OUT_OF_MEMORY);
-                    tracing::warn!(line, "a worker said");
                 }
             }
         }
-    }
-    let status = child
-        .wait()
-        .await
-        .map_err(|e| ours("waiting for a worker", &e))?;
-    match outcome {
-        Some(Line::Done { virtual_size }) if status.success() => Ok(virtual_size),
-        Some(Line::Image(reason)) => Err(Error::Image(reason)),
-        Some(Line::Ours(reason)) => Err(Error::Ours(reason)),
-        _ => Err(ended(status, is_out_of_memory, request)),
+        let waited = self.child.wait().await;
+        let status = waited.map_err(|e| ours("waiting for a worker", &e))?;
+        match outcome {
+            Some(Line::Done { virtual_size }) if status.success() => Ok(virtual_size),
+            Some(Line::Image(reason)) => Err(Error::Image(reason)),
+            Some(Line::Ours(reason)) => Err(Error::Ours(reason)),
+            _ => Err(ended(status, is_out_of_memory, &self.request)),
+        }
     }
 }
 

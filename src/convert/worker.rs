@@ -10,12 +10,13 @@ use std::time::Duration;
 use formats::bytes::is_zero;
 use formats::copy::{CopyOptions, Progress, copy};
 use formats::{
-    CreateOptions, FileSink, FileSource, HostOffset, Limits, OpenOptions, Sink, Source, container,
+    CreateOptions, Disk, FileSink, FileSource, HostOffset, Limits, OpenOptions, Sink, Source,
+    container,
 };
 use rustix::process::Signal;
 
 use super::sandbox::{self, Bounds, Grants};
-use super::{Error, Line, Request, Selector, open};
+use super::{Error, Line, Request, Selector, open, ordered};
 
 /// How often it says how far it is.
 const EVERY: Duration = Duration::from_millis(500);
@@ -132,9 +133,15 @@ fn work(request: &str) -> Result<u64, Error> {
             "the output would be several files, and an image is one".into(),
         ));
     }
-    let virtual_size = opened.disk.virtual_size();
-    let target = formats::create(&create, virtual_size)?;
-    let sink = FileSink::new(output);
+    let disk = opened.disk.as_ref();
+    let virtual_size = disk.virtual_size();
+    if let Some(expected) = request.virtual_size
+        && expected != virtual_size
+    {
+        return Err(Error::Image(format!(
+            "its guest sees {virtual_size} bytes, and not {expected}"
+        )));
+    }
     let progress = Progress::default();
     std::thread::scope(|scope| {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
@@ -147,16 +154,25 @@ fn work(request: &str) -> Result<u64, Error> {
                 });
             }
         });
-        let copied = copy(
-            opened.disk.as_ref(),
-            target,
-            &sink,
-            &CopyOptions::default(),
-            progress,
-        );
+        let copied = match request.in_order {
+            Some(skip) => ordered::write(disk, &create, output, skip, progress),
+            None => write(disk, &create, output, progress),
+        };
         drop(stop);
         copied
     })?;
-    sink.sync()?;
     Ok(virtual_size)
+}
+
+/// Writes the image where its parts belong, and makes it durable.
+fn write(
+    disk: &dyn Disk,
+    options: &CreateOptions,
+    output: File,
+    progress: &Progress,
+) -> formats::Result<()> {
+    let target = formats::create(options, disk.virtual_size())?;
+    let sink = FileSink::new(output);
+    copy(disk, target, &sink, &CopyOptions::default(), progress)?;
+    sink.sync()
 }

@@ -186,6 +186,11 @@ impl Target for Fixed {
         UNIT
     }
 
+    fn preamble(&self) -> Option<Vec<u8>> {
+        // The guest's bytes come first.
+        Some(Vec::new())
+    }
+
     fn encoder(&self) -> Result<Box<dyn Encode>> {
         Ok(Box::new(Plain))
     }
@@ -196,7 +201,6 @@ impl Target for Fixed {
 
     fn finish(self: Box<Self>, sink: &dyn Sink) -> Result<Summary> {
         let file_size = self.size + FOOTER_LEN as u64;
-        sink.set_len(file_size)?;
         sink.write_all_at(&self.footer, HostOffset(self.size))?;
         Ok(Summary { file_size })
     }

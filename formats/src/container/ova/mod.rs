@@ -33,7 +33,7 @@ use crate::resolve::{Alone, Granted, Resolver};
 use crate::{Disk, Error, Format, OpenOptions, Result, Source};
 
 pub use options::WriteOptions;
-pub use write::write_ova;
+pub use write::{Assembly, write_ova};
 
 pub(super) use describe::describe;
 pub(super) use name::shown;

@@ -13,7 +13,7 @@ use std::io;
 use sha2::{Digest, Sha256};
 
 use super::options::WriteOptions;
-use crate::copy::{CopyOptions, Progress, Summary, copy};
+use crate::copy::{CopyOptions, Progress, Summary, Tables, copy};
 use crate::{CreateOptions, Disk, Error, HostOffset, Result, Sink, StreamSink, create};
 
 const BLOCK: u64 = 512;
@@ -29,6 +29,117 @@ pub(super) struct Member {
     pub(super) len: u64,
 }
 
+/// An OVA whose disks somebody writes, one after the other, each where [`Assembly::next`] says:
+/// arithmetic only. What stands around them follows from their lengths and digests.
+pub struct Assembly {
+    options: WriteOptions,
+    members: Vec<Member>,
+    room: usize,
+    /// Disks that are there.
+    written: usize,
+    /// Byte of the next header.
+    at: u64,
+    manifest: String,
+    pieces: Tables,
+}
+
+impl Assembly {
+    /// An OVA of as many disks as there are `capacities`: bytes the guest sees, `u64::MAX` where
+    /// it is not known yet.
+    ///
+    /// # Errors
+    /// `Usage` for no disk, or more than 15.
+    pub fn new(capacities: &[u64], options: &WriteOptions) -> Result<Self> {
+        if capacities.is_empty() || capacities.len() > MAX_DISKS {
+            return Err(Error::usage(format!(
+                "an OVA of {} disks, allowed 1 to {MAX_DISKS}",
+                capacities.len()
+            )));
+        }
+        let members: Vec<_> = (1..)
+            .zip(capacities)
+            .map(|(n, capacity)| Member {
+                name: format!("{}-disk{n}.vmdk", options.stem()),
+                capacity: in_blocks(*capacity),
+                len: u64::MAX,
+            })
+            .collect();
+        let room = options.descriptor(&members).len().next_multiple_of(512);
+        Ok(Self {
+            options: options.clone(),
+            members,
+            room,
+            written: 0,
+            at: BLOCK + room as u64,
+            manifest: String::new(),
+            pieces: Tables::new(),
+        })
+    }
+
+    /// How its disks are written: as a vmdk that needs no going back.
+    #[must_use]
+    pub fn disk_options(&self) -> CreateOptions {
+        CreateOptions::Vmdk(self.options.vmdk())
+    }
+
+    /// Byte of the archive where the next disk begins.
+    #[must_use]
+    pub const fn next(&self) -> HostOffset {
+        HostOffset(self.at + BLOCK)
+    }
+
+    /// Notes that the next disk was written there: the bytes its guest sees, those of its file,
+    /// and their SHA-256.
+    ///
+    /// # Errors
+    /// `Usage` when all disks are there already.
+    pub fn add(&mut self, capacity: u64, len: u64, sha256: &[u8; 32]) -> Result<()> {
+        let member = self.members.get_mut(self.written);
+        let member = member.ok_or_else(|| Error::usage("the OVA has no room for this disk"))?;
+        member.capacity = in_blocks(capacity);
+        member.len = len;
+        self.manifest += &line(&member.name, sha256);
+        let header = header(&member.name, len, &self.options).to_vec();
+        self.pieces.push((HostOffset(self.at), header));
+        self.at += BLOCK + len.next_multiple_of(BLOCK);
+        self.written += 1;
+        Ok(())
+    }
+
+    /// What stands around the disks, to be written in this order, and the bytes of it all.
+    ///
+    /// # Errors
+    /// `Usage` when a disk is missing.
+    pub fn finish(mut self) -> Result<(Tables, Summary)> {
+        if self.written < self.members.len() {
+            return Err(Error::usage("a disk of the OVA was not written"));
+        }
+        let options = &self.options;
+        let name = format!("{}.ovf", options.stem());
+        let mut descriptor = options.descriptor(&self.members).into_bytes();
+        descriptor.resize(self.room, b'\n');
+        let manifest = line(&name, &Sha256::digest(&descriptor)) + &self.manifest;
+        let len = manifest.len() as u64;
+        let manifest_name = format!("{}.mf", options.stem());
+        // Two blocks of zeros are the end.
+        let end = len.next_multiple_of(BLOCK) + 2 * BLOCK;
+        let mut last = header(&manifest_name, len, options).to_vec();
+        last.extend(manifest.bytes());
+        last.resize(last.len() + (end - len) as usize, 0);
+        let file_size = self.at + last.len() as u64;
+        self.pieces.push((HostOffset(self.at), last));
+        self.pieces.push((HostOffset(BLOCK), descriptor));
+        let first = header(&name, self.room as u64, options).to_vec();
+        self.pieces.push((HostOffset::ZERO, first));
+        Ok((self.pieces, Summary { file_size }))
+    }
+}
+
+/// A disk's bytes in whole blocks, which a vmdk has.
+fn in_blocks(capacity: u64) -> u64 {
+    capacity.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX)
+}
+
 /// Writes an OVA of `disks` to `sink`, which is not sequential. The same disks and options give
 /// the same bytes.
 ///
@@ -41,55 +152,28 @@ pub fn write_ova(
     copying: &CopyOptions,
     progress: &Progress,
 ) -> Result<Summary> {
-    if disks.is_empty() || disks.len() > MAX_DISKS {
-        return Err(Error::usage(format!(
-            "an OVA of {} disks, allowed 1 to {MAX_DISKS}",
-            disks.len()
-        )));
-    }
     if sink.is_sequential() {
         return Err(Error::usage("an OVA cannot be written in one go"));
     }
-    let mut members: Vec<_> = (1..)
-        .zip(disks)
-        .map(|(n, disk)| Member {
-            name: format!("{}-disk{n}.vmdk", options.stem()),
-            capacity: disk.virtual_size().next_multiple_of(BLOCK),
-            len: u64::MAX,
-        })
-        .collect();
-    let room = options.descriptor(&members).len().next_multiple_of(512);
-
-    let mut at = BLOCK + room as u64;
-    let mut manifest = String::new();
-    for (member, disk) in members.iter_mut().zip(disks) {
-        let target = create(&CreateOptions::Vmdk(options.vmdk()), disk.virtual_size())?;
+    let capacities: Vec<_> = disks.iter().map(|disk| disk.virtual_size()).collect();
+    let mut assembly = Assembly::new(&capacities, options)?;
+    for disk in disks {
+        let target = create(&assembly.disk_options(), disk.virtual_size())?;
         let file = StreamSink::new(File {
             sink,
-            at: HostOffset(at + BLOCK),
+            at: assembly.next(),
             hasher: Sha256::new(),
         });
-        member.len = copy(*disk, target, &file, copying, progress)?.file_size;
+        let len = copy(*disk, target, &file, copying, progress)?.file_size;
         let digest = file.into_inner().hasher.finalize();
-        manifest += &line(&member.name, &digest);
-        sink.write_all_at(&header(&member.name, member.len, options), HostOffset(at))?;
-        at += BLOCK + member.len.next_multiple_of(BLOCK);
+        assembly.add(disk.virtual_size(), len, &digest.into())?;
     }
-
-    let name = format!("{}.ovf", options.stem());
-    let mut descriptor = options.descriptor(&members).into_bytes();
-    descriptor.resize(room, b'\n');
-    let manifest = line(&name, &Sha256::digest(&descriptor)) + &manifest;
-    let len = manifest.len() as u64;
-    let manifest_name = format!("{}.mf", options.stem());
-    sink.write_all_at(&header(&manifest_name, len, options), HostOffset(at))?;
-    sink.write_all_at(manifest.as_bytes(), HostOffset(at + BLOCK))?;
-    // Two blocks of zeros are the end.
-    let file_size = at + BLOCK + len.next_multiple_of(BLOCK) + 2 * BLOCK;
-    sink.set_len(file_size)?;
-    sink.write_all_at(&descriptor, HostOffset(BLOCK))?;
-    sink.write_all_at(&header(&name, room as u64, options), HostOffset::ZERO)?;
-    Ok(Summary { file_size })
+    let (pieces, summary) = assembly.finish()?;
+    sink.set_len(summary.file_size)?;
+    for (at, bytes) in pieces {
+        sink.write_all_at(&bytes, at)?;
+    }
+    Ok(summary)
 }
 
 /// A line of the manifest.
