@@ -40,6 +40,14 @@ pub(super) fn make_folder(dir: &Path) -> anyhow::Result<TempDir> {
         .with_context(|| format!("making a folder in {}", dir.display()))
 }
 
+/// This program once more, as an inner process whose folder is `folder`; its arguments and
+/// streams are still to be said.
+pub(super) fn command(folder: &Path) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.env(FOLDER, folder).env("TMPDIR", folder);
+    command
+}
+
 /// An inner process to be started.
 pub(super) struct Inner {
     folder: TempDir,
@@ -76,10 +84,8 @@ impl Inner {
     /// # Errors
     /// When it cannot be started, or died of a signal.
     pub(super) fn run(self, keep: bool) -> anyhow::Result<Outcome> {
-        let mut child = Command::new("/proc/self/exe")
+        let mut child = command(self.folder.path())
             .args(env::args_os().skip(1))
-            .env(FOLDER, self.folder.path())
-            .env("TMPDIR", self.folder.path())
             .stdout(if keep {
                 Stdio::piped()
             } else {
@@ -117,7 +123,8 @@ fn pass_on(inner: Option<&Pid>, signal: Option<Signal>) {
     }
 }
 
-fn died(status: ExitStatus) -> anyhow::Error {
+/// What `status` says of a process that did not end by one of our exit codes.
+pub(super) fn died(status: ExitStatus) -> anyhow::Error {
     if let Some(ended) = status.signal().and_then(Ended::by) {
         return ended.into();
     }

@@ -6,11 +6,14 @@
 //! | the verbs that only read | this process | nothing |
 //! | the same, of a compressed file or an archive | an inner process | scratch files in a folder of its own |
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use formats::container::Compression;
 
 use super::apart::{self, Inner};
@@ -50,6 +53,13 @@ pub(super) struct Named<'a> {
 impl Fence {
     pub(super) fn is_off(&self) -> bool {
         self.sandbox == Policy::Off
+    }
+
+    /// The same as it is typed, for an inner process.
+    pub(super) fn argument(&self) -> OsString {
+        let value = self.sandbox.to_possible_value();
+        let name = value.as_ref().map_or("auto", PossibleValue::get_name);
+        format!("--sandbox={name}").into()
     }
 
     /// Confines this process to read what is `named`, and to write in `folder`; says what of that

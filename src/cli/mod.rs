@@ -5,6 +5,7 @@
 
 mod apart;
 mod auth;
+mod batch;
 mod check;
 mod compare;
 mod completions;
@@ -72,6 +73,8 @@ enum Command {
     Info(info::Args),
     /// Convert a disk image into another format
     Convert(convert::Args),
+    /// Convert many images, and tell what became of each
+    Batch(batch::Args),
     /// Tell whether the tables of images agree with each other
     Check(check::Args),
     /// Tell whether two images hold the same disk, whatever their formats
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Batch(args) => batch::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Map(args) => map::run(&args),

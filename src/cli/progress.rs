@@ -34,12 +34,20 @@ impl Show {
 
 /// Does `work`, showing `progress` meanwhile.
 pub(super) fn shown<T>(progress: &Progress, show: Show, work: impl FnOnce() -> T) -> T {
+    shown_by(&|| (progress.done(), progress.total()), show, work)
+}
+
+/// Answers how many bytes are done, and how many there are in all.
+pub(super) type Measure<'a> = dyn Fn() -> (u64, u64) + Sync + 'a;
+
+/// Does `work`, showing what `measure` says meanwhile.
+pub(super) fn shown_by<T>(measure: &Measure<'_>, show: Show, work: impl FnOnce() -> T) -> T {
     let (working, done) = mpsc::channel::<()>();
     thread::scope(|scope| {
         match show {
             Show::Nothing => {}
-            Show::Bar => _ = scope.spawn(|| bar(progress, done)),
-            Show::Lines => _ = scope.spawn(|| lines(progress, done)),
+            Show::Bar => _ = scope.spawn(|| bar(measure, done)),
+            Show::Lines => _ = scope.spawn(|| lines(measure, done)),
         }
         // Dropped with the closure, also when `work` panics: the other side then ends.
         let _working = working;
@@ -48,25 +56,27 @@ pub(super) fn shown<T>(progress: &Progress, show: Show, work: impl FnOnce() -> T
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a receiver is not Sync")]
-fn bar(progress: &Progress, done: Receiver<()>) {
+fn bar(measure: &Measure<'_>, working: Receiver<()>) {
     let style = "{percent:>3}% [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}";
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style.progress_chars("=> "));
     }
-    while done.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
-        bar.set_length(progress.total());
-        bar.set_position(progress.done());
+    while working.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+        let (done, total) = measure();
+        bar.set_length(total);
+        bar.set_position(done);
     }
     bar.finish_and_clear();
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a receiver is not Sync")]
-fn lines(progress: &Progress, done: Receiver<()>) {
+fn lines(measure: &Measure<'_>, working: Receiver<()>) {
     let start = Instant::now();
     loop {
-        let ended = done.recv_timeout(Duration::from_secs(1)) != Err(RecvTimeoutError::Timeout);
-        output::talk(line(progress.done(), progress.total(), start.elapsed()));
+        let ended = working.recv_timeout(Duration::from_secs(1)) != Err(RecvTimeoutError::Timeout);
+        let (done, total) = measure();
+        output::talk(line(done, total, start.elapsed()));
         if ended {
             return;
         }
@@ -91,6 +101,12 @@ fn line(done: u64, total: u64, elapsed: Duration) -> String {
     }
 }
 
+/// The percentage that a [`line`] of another process tells.
+pub(super) fn percent(line: &str) -> Option<u64> {
+    let (percent, _) = line.split_once("%, ")?;
+    percent.parse().ok().filter(|percent| *percent <= 100)
+}
+
 /// Bytes a second.
 pub(super) fn rate(bytes: u64, elapsed: Duration) -> u64 {
     let rate = u128::from(bytes) * 1000 / elapsed.as_millis().max(1);
@@ -108,6 +124,8 @@ mod tests {
             line(1 << 20, 4 << 20, second),
             "25%, 1.00 MiB of 4.00 MiB, 1.00 MiB/s, ETA 3 seconds"
         );
+        assert_eq!(percent(&line(1 << 20, 4 << 20, second)), Some(25));
+        assert_eq!(percent("note: 25 of 100 are missing"), None);
         assert_eq!(line(0, 0, Duration::ZERO), "0%, 0 B of 0 B, 0 B/s");
     }
 }

@@ -1,6 +1,7 @@
 //! The verbs beside `inspect` and `convert`: what they print and leave behind, with qemu-img as
 //! the maker of images, the witness and, where scripts are to switch, the model.
 
+mod batch;
 mod check;
 mod compare;
 mod create;

@@ -4,6 +4,7 @@
 mod open;
 mod outer;
 mod place;
+mod single;
 mod spool;
 mod stdout;
 mod write;
@@ -33,6 +34,7 @@ pub(super) use open::Refusal;
 use open::open_disk;
 pub(super) use place::without_path;
 use place::{Place, Written};
+pub(super) use single::Single;
 use stdout::Stdout;
 use write::{What, Work};
 
@@ -208,11 +210,11 @@ struct Failure {
 
 /// What was done; an inner process tells it to the outer.
 #[derive(Serialize, Deserialize)]
-struct Done {
-    source_format: String,
-    virtual_size: u64,
-    file_size: u64,
-    allocated_size: u64,
+pub(super) struct Done {
+    pub(super) source_format: String,
+    pub(super) virtual_size: u64,
+    pub(super) file_size: u64,
+    pub(super) allocated_size: u64,
 }
 
 /// What stands for standard input and output.

@@ -77,6 +77,11 @@ impl What {
         }
     }
 
+    /// Whether it is an image in several files.
+    pub(super) fn is_split(&self) -> bool {
+        matches!(&self.kind, Kind::Image(options) if options.is_split())
+    }
+
     /// The files of an image of several.
     pub(super) fn parts(&self, virtual_size: u64) -> formats::Result<Vec<Part>> {
         match &self.kind {

@@ -3,6 +3,7 @@
 
 mod folders;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,15 @@ pub(super) struct Means {
 }
 
 impl Permit {
+    /// The same as it is typed, for an inner process.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let folders = self.allow_backing.iter();
+        let folders = folders.flat_map(|dir| ["--allow-backing".into(), dir.into()]);
+        let file = self.passphrase_file.iter();
+        let file = file.flat_map(|file| ["--passphrase-file".into(), file.into()]);
+        folders.chain(file).collect()
+    }
+
     /// All that is read by name for `images`.
     pub(super) fn named<'a>(&'a self, mut images: Vec<&'a Path>) -> Named<'a> {
         images.extend(self.passphrase_file.as_deref());
