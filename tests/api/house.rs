@@ -28,6 +28,11 @@ pub(crate) const STRANGER: &str = "token-of-a-member-of-b";
 pub(crate) const OTHER: &str = "token-of-a-member-of-c";
 pub(crate) const SERVICE: &str = "token-of-another-service";
 pub(crate) const ADMIN: &str = "token-of-an-administrator";
+pub(crate) const WITHOUT_ROLE: &str = "token-of-somebody-without-a-role-in-a";
+pub(crate) const ADMIN_OF_B: &str = "token-of-an-administrator-of-b";
+pub(crate) const READER_OF_B: &str = "token-of-a-reader-of-b";
+pub(crate) const WITHOUT_ROLE_IN_B: &str = "token-of-somebody-without-a-role-in-b";
+pub(crate) const READER_OF_C: &str = "token-of-a-reader-of-c";
 pub(crate) const NOBODY: &str = "";
 
 pub(crate) struct House {
@@ -115,6 +120,23 @@ impl House {
                 Context::with_roles("nova", "service", &["service", "reader"]),
             ),
             (ADMIN, Context::administrator("admin", PROJECT_A)),
+            (
+                WITHOUT_ROLE,
+                Context::with_roles("nonea", PROJECT_A, &["other"]),
+            ),
+            (ADMIN_OF_B, Context::administrator("adminb", PROJECT_B)),
+            (
+                READER_OF_B,
+                Context::with_roles("readerb", PROJECT_B, &["reader"]),
+            ),
+            (
+                WITHOUT_ROLE_IN_B,
+                Context::with_roles("noneb", PROJECT_B, &["other"]),
+            ),
+            (
+                READER_OF_C,
+                Context::with_roles("readerc", PROJECT_C, &["reader"]),
+            ),
         ] {
             tokens.add(token, who);
         }

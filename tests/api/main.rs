@@ -6,6 +6,7 @@ mod imports;
 mod members;
 mod metadefs;
 mod ours;
+mod rbac;
 mod replay;
 mod sample;
 mod stories;
