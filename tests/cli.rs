@@ -1,6 +1,9 @@
 //! The program as people and scripts meet it: arguments in, files, text and exit codes out.
 //! qemu-img makes images and judges what comes out.
 
+#[path = "cli/access.rs"]
+mod access;
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
