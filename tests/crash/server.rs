@@ -1,9 +1,10 @@
 //! A real `glint serve` on loopback, to be killed, and a client that can misbehave.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long anything may take before the test gives up.
@@ -11,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running server. Killed when dropped.
 pub(crate) struct Server {
-    child: Child,
+    child: Mutex<Child>,
     port: u16,
     pub(crate) data: PathBuf,
 }
@@ -33,7 +34,7 @@ impl Server {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         // Whole from here on, so that a panic below kills it too.
         let mut server = Self {
-            child,
+            child: Mutex::new(child),
             port: 0,
             data: data.to_owned(),
         };
@@ -53,15 +54,16 @@ impl Server {
         server
     }
 
-    /// Kill -9.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    /// Kill -9, whatever it is at.
+    pub(crate) fn kill(&self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     /// Whether it still runs.
     pub(crate) fn is_up(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.child.get_mut().unwrap().try_wait().unwrap().is_none()
     }
 
     /// Files below a folder of the data.
@@ -74,26 +76,41 @@ impl Server {
 
     /// Sends the head of a request; the body is the caller's.
     pub(crate) fn begin(&self, method: &str, path: &str, headers: &[&str]) -> TcpStream {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.try_begin(method, path, headers).unwrap()
+    }
+
+    fn try_begin(&self, method: &str, path: &str, headers: &[&str]) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         for header in headers {
             head.push_str(header);
             head.push_str("\r\n");
         }
-        stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
-        stream
+        stream.write_all(format!("{head}\r\n").as_bytes())?;
+        Ok(stream)
     }
 
     /// A whole request with a whole answer: its status and its body.
     pub(crate) fn ask(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        self.try_ask(method, path, kind, body).expect("an answer")
+    }
+
+    /// The same of a server that may be killed meanwhile: `None` where no answer came.
+    pub(crate) fn try_ask(
+        &self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: &[u8],
+    ) -> Option<(u16, Vec<u8>)> {
         let length = format!("Content-Length: {}", body.len());
         let kind = format!("Content-Type: {kind}");
-        let mut stream = self.begin(method, path, &[&length, &kind]);
+        let mut stream = self.try_begin(method, path, &[&length, &kind]).ok()?;
         // A server that has refused may close before it has read everything.
         let _ = stream.write_all(body);
-        answer(stream)
+        try_answer(stream)
     }
 
     /// A JSON request that must succeed.
@@ -141,22 +158,24 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let child = self.child.get_mut().unwrap();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 
 /// Reads an answer to its end.
-pub(crate) fn answer(mut stream: TcpStream) -> (u16, Vec<u8>) {
+pub(crate) fn answer(stream: TcpStream) -> (u16, Vec<u8>) {
+    try_answer(stream).expect("an answer")
+}
+
+fn try_answer(mut stream: TcpStream) -> Option<(u16, Vec<u8>)> {
     let mut bytes = Vec::new();
     // A reset after the answer is the server's way to stop an upload it has refused.
     let _ = stream.read_to_end(&mut bytes);
-    let end = bytes
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .expect("an answer");
+    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
     let status = String::from_utf8_lossy(&bytes[9..12])
         .parse()
         .expect("a status");
-    (status, bytes.split_off(end + 4))
+    Some((status, bytes.split_off(end + 4)))
 }

@@ -1,9 +1,13 @@
 //! Two servers on one catalog and one store. A seeded storm of requests on a few images, from both
-//! sides at once; then everything must fit together.
+//! sides at once, in which servers may be killed; then everything must fit together.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use sqlx::Connection as _;
 
 use crate::server::Server;
 use crate::support::database;
@@ -12,6 +16,10 @@ use crate::{config, db};
 const IMAGES: u64 = 6;
 const CLIENTS: u64 = 6;
 const REQUESTS: u64 = 60;
+/// Servers killed in a storm, where they are.
+const KILLS: u64 = 4;
+/// How long it may take until everything is at rest.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The same numbers every time.
 struct Dice(u64);
@@ -26,9 +34,61 @@ impl Dice {
     }
 }
 
+/// A place for a server, and the one that is there now.
+struct Seat {
+    data: PathBuf,
+    config: String,
+    server: Mutex<Arc<Server>>,
+}
+
+impl Seat {
+    fn new(data: PathBuf, config: &str) -> Self {
+        let server = Server::start(&data, config);
+        Self {
+            data,
+            config: config.to_owned(),
+            server: Mutex::new(Arc::new(server)),
+        }
+    }
+
+    fn server(&self) -> Arc<Server> {
+        self.server.lock().unwrap().clone()
+    }
+
+    /// Puts a new server in the place of a killed one.
+    fn start(&self) {
+        let server = Server::start(&self.data, &self.config);
+        *self.server.lock().unwrap() = Arc::new(server);
+    }
+}
+
 struct Pair {
-    servers: [Server; 2],
+    seats: [Seat; 2],
+    url: String,
     _dir: tempfile::TempDir,
+}
+
+impl Pair {
+    fn servers(&self) -> [Arc<Server>; 2] {
+        [self.seats[0].server(), self.seats[1].server()]
+    }
+
+    /// Kills both servers and starts them again a minute later, when what they held is free. The
+    /// minute passes in the catalog.
+    fn a_minute_after_a_crash(&self) {
+        self.servers().iter().for_each(|server| server.kill());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut catalog = sqlx::AnyConnection::connect(&self.url).await.unwrap();
+            for table in ["image_locations", "staged", "jobs"] {
+                let sql = format!("UPDATE {table} SET lease_until = 1 WHERE lease_until > 1");
+                let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
+                sql.execute(&mut catalog).await.unwrap();
+            }
+            catalog.close().await.unwrap();
+        });
+        self.seats.iter().for_each(Seat::start);
+    }
 }
 
 /// Two servers; `None` where there is no such database.
@@ -41,8 +101,13 @@ fn pair(kind: &str) -> Option<(Pair, database::Server)> {
     let file = dir.path().join("glint.toml");
     std::fs::write(&file, &config).unwrap();
     assert_eq!(db(&file, &["sync"]), Some(0));
-    let servers = ["a", "b"].map(|name| Server::start(&dir.path().join(name), &config));
-    Some((Pair { servers, _dir: dir }, database))
+    let seats = ["a", "b"].map(|name| Seat::new(dir.path().join(name), &config));
+    let pair = Pair {
+        seats,
+        url,
+        _dir: dir,
+    };
+    Some((pair, database))
 }
 
 #[test]
@@ -50,7 +115,7 @@ fn what_is_staged_with_one_may_be_imported_by_asking_the_other() {
     let Some((pair, _database)) = pair("postgres") else {
         return;
     };
-    let [a, b] = &pair.servers;
+    let [a, b] = pair.servers();
     let image = a.create("raw", "bare");
     assert_eq!(a.upload(&image, "stage", b"staged here"), 204);
     b.json(
@@ -66,82 +131,127 @@ fn what_is_staged_with_one_may_be_imported_by_asking_the_other() {
 
 #[test]
 fn a_storm_on_postgres_leaves_no_wreck() {
-    storm("postgres");
+    storm("postgres", 0);
 }
 
 #[test]
 fn a_storm_on_mariadb_leaves_no_wreck() {
-    storm("mariadb");
+    storm("mariadb", 0);
 }
 
-fn storm(kind: &str) {
+#[test]
+fn a_storm_in_which_servers_are_killed_leaves_no_wreck() {
+    storm("postgres", KILLS);
+}
+
+fn id(n: u64) -> String {
+    format!("00000000-0000-4000-8000-{n:012}")
+}
+
+/// What clients were told.
+#[derive(Default)]
+struct Told {
+    /// Images and their properties whose PATCH was acknowledged.
+    patched: Mutex<Vec<(String, String)>>,
+    /// Images whose DELETE was.
+    deleted: Mutex<BTreeSet<String>>,
+    /// Properties so far.
+    next: AtomicU32,
+}
+
+impl Told {
+    /// One request by `client`. Who was killed tells nothing, and what was asked of it is done or
+    /// not.
+    fn ask(&self, server: &Server, client: u64, dice: &mut Dice) {
+        let id = id(dice.roll(IMAGES));
+        let image = format!("/v2/images/{id}");
+        let json = "application/json";
+        let data = format!("data of {id}");
+        let put = |what: &str| {
+            let target = format!("{image}/{what}");
+            server.try_ask("PUT", &target, "application/octet-stream", data.as_bytes())
+        };
+        let answer = match dice.roll(12) {
+            0..2 => {
+                let body =
+                    format!(r#"{{"id":"{id}","disk_format":"raw","container_format":"bare"}}"#);
+                server.try_ask("POST", "/v2/images", json, body.as_bytes())
+            }
+            2..6 => {
+                let name = format!("p{}", self.next.fetch_add(1, Ordering::Relaxed));
+                let body = format!(r#"[{{"op":"add","path":"/{name}","value":"x"}}]"#);
+                let kind = "application/openstack-images-v2.1-json-patch";
+                let answer = server.try_ask("PATCH", &image, kind, body.as_bytes());
+                if let Some((200, _)) = answer {
+                    self.patched.lock().unwrap().push((id, name));
+                }
+                answer
+            }
+            6 => server.try_ask("PUT", &format!("{image}/tags/t{client}"), json, b""),
+            7 => put("file"),
+            8..10 => put("stage"),
+            10 => {
+                let body = br#"{"method":{"name":"glance-direct"}}"#;
+                server.try_ask("POST", &format!("{image}/import"), json, body)
+            }
+            // Seldom, or there would be nothing left to do.
+            _ if dice.roll(3) > 0 => None,
+            _ => {
+                let answer = server.try_ask("DELETE", &image, json, b"");
+                if let Some((204, _)) = answer {
+                    assert!(self.deleted.lock().unwrap().insert(id), "deleted twice");
+                }
+                answer
+            }
+        };
+        if let Some((status, body)) = answer {
+            assert!(status < 500, "{status} {}", String::from_utf8_lossy(&body));
+        }
+    }
+}
+
+fn storm(kind: &str, kills: u64) {
     let Some((pair, _database)) = pair(kind) else {
         return;
     };
-    let id = |n: u64| format!("00000000-0000-4000-8000-{n:012}");
-    let next = AtomicU32::new(0);
-    // Properties whose PATCH was acknowledged, and images whose DELETE was.
-    let patched = Mutex::new(Vec::new());
-    let deleted = Mutex::new(BTreeSet::new());
+    let told = Told::default();
+    let (asked, done) = mpsc::channel();
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
-            let (servers, next, patched, deleted) = (&pair.servers, &next, &patched, &deleted);
+            let (seats, told, asked) = (&pair.seats, &told, asked.clone());
             scope.spawn(move || {
                 let mut dice = Dice(client + 1);
                 for _ in 0..REQUESTS {
-                    let server = &servers[dice.roll(2) as usize];
-                    let id = id(dice.roll(IMAGES));
-                    let image = format!("/v2/images/{id}");
-                    let json = "application/json";
-                    let status = match dice.roll(12) {
-                        0..2 => {
-                            let body = format!(
-                                r#"{{"id":"{id}","disk_format":"raw","container_format":"bare"}}"#
-                            );
-                            server.ask("POST", "/v2/images", json, body.as_bytes()).0
-                        }
-                        2..6 => {
-                            let name = format!("p{}", next.fetch_add(1, Ordering::Relaxed));
-                            let body = format!(r#"[{{"op":"add","path":"/{name}","value":"x"}}]"#);
-                            let kind = "application/openstack-images-v2.1-json-patch";
-                            let status = server.ask("PATCH", &image, kind, body.as_bytes()).0;
-                            if status == 200 {
-                                patched.lock().unwrap().push((id, name));
-                            }
-                            status
-                        }
-                        6 => {
-                            server
-                                .ask("PUT", &format!("{image}/tags/t{client}"), json, b"")
-                                .0
-                        }
-                        7 => server.upload(&image, "file", format!("data of {id}").as_bytes()),
-                        8..10 => server.upload(&image, "stage", format!("data of {id}").as_bytes()),
-                        10 => {
-                            let body = br#"{"method":{"name":"glance-direct"}}"#;
-                            server.ask("POST", &format!("{image}/import"), json, body).0
-                        }
-                        _ => {
-                            // Seldom, or there would be nothing left to do.
-                            if dice.roll(3) > 0 {
-                                continue;
-                            }
-                            let status = server.ask("DELETE", &image, json, b"").0;
-                            if status == 204 {
-                                assert!(deleted.lock().unwrap().insert(id), "deleted twice");
-                            }
-                            status
-                        }
-                    };
-                    assert!(status < 500, "{status}");
+                    let server = seats[dice.roll(2) as usize].server();
+                    told.ask(&server, client, &mut dice);
+                    // Nobody counts after the last kill.
+                    let _ = asked.send(());
                 }
             });
         }
+        drop(asked);
+        let mut dice = Dice(kills);
+        for _ in 0..kills {
+            let requests = 20 + dice.roll(40) as usize;
+            assert_eq!(done.iter().take(requests).count(), requests);
+            let seat = &pair.seats[dice.roll(2) as usize];
+            seat.server().kill();
+            seat.start();
+        }
     });
+    if kills > 0 {
+        pair.a_minute_after_a_crash();
+    }
+    let active = check(&pair, &told, kills > 0);
+    assert!(!told.patched.lock().unwrap().is_empty() && (active > 0 || kills > 0));
+}
 
-    let (patched, deleted) = (patched.into_inner().unwrap(), deleted.into_inner().unwrap());
-    let [a, b] = &pair.servers;
-    let mut active = 0;
+/// Holds what there is against what clients were told; answers the number of active images.
+/// `are_new`: whether the servers have just been started.
+fn check(pair: &Pair, told: &Told, are_new: bool) -> usize {
+    let [a, b] = pair.servers();
+    let (patched, deleted) = (told.patched.lock().unwrap(), told.deleted.lock().unwrap());
+    let (mut active, mut staged) = (0, 0);
     for id in (0..IMAGES).map(id) {
         let path = format!("/v2/images/{id}");
         let body = format!(r#"{{"id":"{id}"}}"#);
@@ -168,16 +278,29 @@ fn storm(kind: &str) {
         }
         let has_data = found["status"] == "active";
         assert_eq!(found["checksum"].is_string(), has_data, "{found:#}");
-        if has_data {
-            active += 1;
-            let (status, body) = b.ask("GET", &format!("{path}/file"), "", b"");
-            assert_eq!((status, body), (200, format!("data of {id}").into_bytes()));
+        match found["status"].as_str() {
+            Some("active") => {
+                active += 1;
+                let (status, body) = b.ask("GET", &format!("{path}/file"), "", b"");
+                assert_eq!((status, body), (200, format!("data of {id}").into_bytes()));
+            }
+            Some("uploading") => staged += 1,
+            other => assert_eq!(other, Some("queued"), "nothing is under way"),
         }
     }
-    assert!(!patched.is_empty() && active > 0, "the storm did something");
-    assert_eq!(
-        a.files("../store").len(),
-        active,
-        "a blob for each active image, and no other"
-    );
+    // What a dead server left is swept, and no more. What another server staged of a deleted image
+    // goes when that one sweeps, which only a new one does at once.
+    let start = Instant::now();
+    loop {
+        let blobs = a.files("../store").len();
+        let files = a.files("staging").len() + b.files("staging").len();
+        if blobs == active && (files == staged || !are_new) {
+            return active;
+        }
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{blobs} blobs of {active} active images, {files} staged files of {staged} others"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
