@@ -81,6 +81,8 @@ impl LocateJob {
             .status
             .apply(event)
             .map_err(|e| Failure::Final(e.to_string().into()))?;
+        let owner = image.owner.as_deref();
+        svc.quotas.fits(&mut tx, owner, size).await?;
         let location = Location::new(&self.store, &self.url, Map::new());
         let now = Timestamp::now();
         locations::insert_active(&mut tx, &id, &location, now).await?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::catalog::{self, jobs};
 use crate::domain::Timestamp;
 use crate::ingest::LEASE_SECONDS;
+use crate::quota;
 use crate::service::Service;
 
 use super::ImportJob;
@@ -78,6 +79,19 @@ impl From<catalog::Error> for Failure {
         match error {
             catalog::Error::Conflict(_) => Self::Lost,
             other => Self::Transient(chain(&other).into()),
+        }
+    }
+}
+
+impl From<quota::Error> for Failure {
+    fn from(error: quota::Error) -> Self {
+        match error {
+            quota::Error::Exceeded(exceeded) => Self::Final(exceeded.0.into()),
+            quota::Error::Keystone(trouble) => {
+                tracing::error!("no limit can be checked: {}", trouble.story());
+                Self::Transient("The limits of the project are not known".into())
+            }
+            quota::Error::Catalog(error) => error.into(),
         }
     }
 }

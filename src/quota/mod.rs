@@ -101,8 +101,7 @@ impl Quotas {
     ) -> Result<(), Error> {
         // Further data comes by uploads, which hold an allowance.
         if let (Some(_), Step::ImportStaged(size)) = (self.storage, step) {
-            let mut tx = catalog.read().await?;
-            self.allowance(&mut tx, owner, Some(size)).await?;
+            self.fits(&mut catalog.read().await?, owner, size).await?;
         }
         let (Some(source), Some(owner)) = (&self.keystone, owner) else {
             return Ok(());
@@ -136,6 +135,14 @@ impl Quotas {
         let mut usage = usage::of(&mut tx, project).await?;
         usage.stored += self.flight.of(project);
         Ok(usage)
+    }
+
+    /// Whether images of `owner` may hold so many bytes more, by the configured number.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn fits(&self, tx: &mut Tx, owner: Option<&str>, bytes: u64) -> Result<(), Error> {
+        self.allowance(tx, owner, Some(bytes)).await.map(drop)
     }
 
     /// What an upload for `owner` may still take in: hold the answer while bytes come.

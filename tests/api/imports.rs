@@ -438,6 +438,51 @@ async fn locations_are_patched_where_they_are_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn locations_count_against_what_a_project_may_hold() {
+    let h = House::with(|config| {
+        config.api.show_multiple_locations = true;
+        config.quota.user_storage = "2MB".into();
+    })
+    .await;
+    let add = async |id: &str, name: &str| {
+        let place = json!({"url": h.web.url(name), "metadata": {}});
+        let change = json!([{"op": "add", "path": "/locations/-", "value": place}]);
+        patch(&h, MEMBER, id, change).await
+    };
+    let locate = async |id: &str| {
+        let body = json!({"url": h.web.url("tiny.raw")}).to_string();
+        let target = format!("/v2/images/{id}/locations");
+        let body = Some(body.into_bytes());
+        let reply = h.send(MEMBER, "POST", &target, &[], body).await;
+        assert_eq!(reply.status, 202, "{}", reply.text());
+        let image = h.settled(id).await;
+        let tasks = h.get(MEMBER, &format!("/v2/images/{id}/tasks")).await;
+        let task = tasks.json()["tasks"][0].clone();
+        (image["status"].clone(), task["message"].clone())
+    };
+    // An image of 1 MiB, and a second copy of it.
+    let first = queued(&h, "raw").await;
+    assert_eq!(locate(&first).await.0, "active");
+    let reply = add(&first, "plain.raw").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let reply = add(&first, "moved").await;
+    assert_eq!(reply.status, 413, "{}", reply.text());
+    let image = h.get(MEMBER, &format!("/v2/images/{first}")).await.json();
+    assert_eq!(image["locations"].as_array().unwrap().len(), 2);
+
+    let second = queued(&h, "raw").await;
+    let (status, message) = locate(&second).await;
+    assert_eq!(status, "queued");
+    assert!(message.as_str().unwrap().contains("quota"), "{message}");
+    assert_eq!(add(&second, "tiny.raw").await.status, 413);
+
+    // A copy less is room for another image.
+    let fewer = json!([{"op": "remove", "path": "/locations/1"}]);
+    assert_eq!(patch(&h, ADMIN, &first, fewer).await.status, 200);
+    assert_eq!(locate(&second).await.0, "active");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_old_way_to_import_minds_the_rules_too() {
     let h = House::build().await;
     let create = async |token: &str, from: &str| {

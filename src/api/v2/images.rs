@@ -227,6 +227,11 @@ pub(in crate::api) async fn update(
         }
     }
     properties::within_quota(&svc.config.quota, &before, &image)?;
+    let growth = held(&image).saturating_sub(held(&before));
+    if growth > 0 {
+        let owner = image.owner.as_deref();
+        svc.quotas.fits(&mut tx, owner, growth).await?;
+    }
     if image != before {
         image.updated_at = Timestamp::now();
         images::update(&mut tx, &image, before.status).await?;
@@ -244,6 +249,12 @@ pub(in crate::api) async fn update(
         tokio::spawn(async move { ingest::sweep_doomed(&sweeper).await });
     }
     Ok(Json(ImageView::new(&image, &ctx, &svc)).into_response())
+}
+
+/// Bytes that count against what the image's project may hold: every copy.
+fn held(image: &Image) -> u64 {
+    let copies = u64::try_from(image.locations.len()).unwrap_or(u64::MAX);
+    image.size.unwrap_or(0).saturating_mul(copies)
 }
 
 fn dialect(headers: &HeaderMap) -> Result<Dialect, Failure> {

@@ -17,6 +17,7 @@ use crate::auth::{Context, policy};
 use crate::catalog::{Direction, TaskKey, TaskQuery, tasks};
 use crate::domain::{Image, ImageId, TaskStatus, Timestamp};
 use crate::ingest;
+use crate::quota::Step;
 use crate::service::Service;
 
 /// The tasks of an image: all for its owner and administrators, their own project's for others.
@@ -180,6 +181,8 @@ pub(in crate::api) async fn create(
         Failure::bad(format!("Invalid location: {uri}"))
     })?;
     let image = new_image(&svc, &ctx, &input)?;
+    let owner = image.owner.as_deref();
+    svc.quotas.check(&svc.catalog, owner, Step::Create).await?;
     let task = ingest::import_new(&svc, &image, uri, &input, &ctx).await?;
     let url = format!("{}/v2/tasks/{}", own_url(&svc.config, &headers), task.id);
     let location = [(header::LOCATION, url)];
