@@ -6,12 +6,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::{deletable, duplicate, parse, readable, writable};
+use super::{deleted, deleting, duplicate, parse, reading, writing};
 use crate::api::error::Failure;
 use crate::api::extract::{At, Document, NoBody};
 use crate::api::json::Json;
 use crate::api::schema;
-use crate::api::v2::{empty, not_found};
+use crate::api::v2::not_found;
 use crate::api::wire::metadef::{
     AssociationBody, AssociationList, AssociationView, ResourceTypeList,
 };
@@ -41,9 +41,8 @@ pub(in crate::api) async fn list(
     At(namespace): At<String>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.read().await?;
-    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_resource_type).await?;
-    let associations = rows::list(&mut tx, of.id).await?;
+    let (mut tx, of) = reading(&svc, &ctx, &namespace, policy::get_metadef_resource_type).await?;
+    let associations = rows::list(&mut tx, of).await?;
     Ok(Json(AssociationList {
         resource_type_associations: associations.iter().map(AssociationView::from).collect(),
     })
@@ -59,19 +58,16 @@ pub(in crate::api) async fn create(
 ) -> Result<Response, Failure> {
     let body: AssociationBody = parse(body, &READ_ONLY, &schema::metadefs::resource_type())?;
     let association = body.read(Timestamp::now()).map_err(Failure::bad)?;
-    let mut tx = svc.catalog.write().await?;
     let rule = policy::add_metadef_resource_type_association;
-    let of = writable(&mut tx, &ctx, &namespace, rule).await?;
-    rows::insert(&mut tx, of.id, &association)
-        .await
-        .map_err(|e| {
-            duplicate(e, || {
-                format!(
-                    "Namespace={namespace} is associated with resource type={} already.",
-                    association.resource_type
-                )
-            })
-        })?;
+    let (mut tx, of) = writing(&svc, &ctx, &namespace, rule).await?;
+    rows::insert(&mut tx, of, &association).await.map_err(|e| {
+        duplicate(e, || {
+            format!(
+                "Namespace={namespace} is associated with resource type={} already.",
+                association.resource_type
+            )
+        })
+    })?;
     tx.commit().await?;
     let view = AssociationView::from(&association);
     Ok((StatusCode::CREATED, Json(view)).into_response())
@@ -84,15 +80,13 @@ pub(in crate::api) async fn delete(
     At((namespace, resource_type)): At<(String, String)>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.write().await?;
     let rule = policy::remove_metadef_resource_type_association;
-    let what = || format!("its association with {resource_type}");
-    let of = deletable(&mut tx, &ctx, &namespace, rule, what).await?;
-    if !rows::delete(&mut tx, of.id, &resource_type).await? {
+    let what = format!("its association with {resource_type}");
+    let (mut tx, of) = deleting(&svc, &ctx, &namespace, rule, &what).await?;
+    if !rows::delete(&mut tx, of, &resource_type).await? {
         return Err(missing(&namespace, &resource_type));
     }
-    tx.commit().await?;
-    Ok(empty(StatusCode::NO_CONTENT))
+    deleted(tx).await
 }
 
 /// 404: the namespace is not for this type.

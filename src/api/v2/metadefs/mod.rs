@@ -8,16 +8,18 @@ pub(in crate::api) mod properties;
 pub(in crate::api) mod tags;
 
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::not_found;
+use super::{empty, not_found};
 use crate::api::error::Failure;
 use crate::api::schema;
 use crate::auth::Context;
 use crate::auth::policy::{self, Owned, Verdict};
 use crate::catalog::metadefs::{Found, namespaces as rows};
 use crate::catalog::{self, Tx};
+use crate::service::Service;
 
 /// A rule about a namespace.
 type Rule = fn(&Context, Owned<'_>) -> Verdict;
@@ -36,39 +38,94 @@ async fn visible(tx: &mut Tx, ctx: &Context, name: &str) -> Result<Option<Found>
     Ok(found.filter(|f| policy::metadef_visible(ctx, &f.namespace)))
 }
 
-/// The namespace, to look at it or at something in it.
-async fn readable(tx: &mut Tx, ctx: &Context, name: &str, rule: Rule) -> Result<Found, Failure> {
+/// The namespace, if the rule lets the caller do what they mean to do in it.
+async fn allowed(tx: &mut Tx, ctx: &Context, name: &str, rule: Rule) -> Result<Found, Failure> {
     let found = namespace(tx, ctx, name).await?;
     rule(ctx, Owned::namespace(&found.namespace))?;
     Ok(found)
 }
 
-/// The namespace, to change something in it.
-async fn writable(tx: &mut Tx, ctx: &Context, name: &str, rule: Rule) -> Result<Found, Failure> {
-    let found = namespace(tx, ctx, name).await?;
-    rule(ctx, Owned::namespace(&found.namespace))?;
-    Ok(found)
-}
-
-/// The namespace, to delete something in it: `what` says what.
+/// The same, and 403 where the namespace is protected: `what` in it is to be deleted.
 async fn deletable(
     tx: &mut Tx,
     ctx: &Context,
     name: &str,
     rule: Rule,
-    what: impl FnOnce() -> String,
+    what: &str,
 ) -> Result<Found, Failure> {
-    let found = writable(tx, ctx, name, rule).await?;
+    let found = allowed(tx, ctx, name, rule).await?;
     if found.namespace.protected {
         return Err(Failure::new(
             StatusCode::FORBIDDEN,
-            format!(
-                "Namespace {name} is protected: {} cannot be deleted.",
-                what()
-            ),
+            format!("Namespace {name} is protected: {what} cannot be deleted."),
         ));
     }
     Ok(found)
+}
+
+/// Begins to look at something in a namespace: a transaction, and the namespace's id.
+async fn reading(
+    svc: &Service,
+    ctx: &Context,
+    namespace: &str,
+    rule: Rule,
+) -> Result<(Tx, i64), Failure> {
+    let mut tx = svc.catalog.read().await?;
+    let found = allowed(&mut tx, ctx, namespace, rule).await?;
+    Ok((tx, found.id))
+}
+
+/// Begins to change something in a namespace.
+async fn writing(
+    svc: &Service,
+    ctx: &Context,
+    namespace: &str,
+    rule: Rule,
+) -> Result<(Tx, i64), Failure> {
+    let mut tx = svc.catalog.write().await?;
+    let found = allowed(&mut tx, ctx, namespace, rule).await?;
+    Ok((tx, found.id))
+}
+
+/// Begins to delete `what` in a namespace.
+async fn deleting(
+    svc: &Service,
+    ctx: &Context,
+    namespace: &str,
+    rule: Rule,
+    what: &str,
+) -> Result<(Tx, i64), Failure> {
+    let mut tx = svc.catalog.write().await?;
+    let found = deletable(&mut tx, ctx, namespace, rule, what).await?;
+    Ok((tx, found.id))
+}
+
+/// Answers that something is deleted.
+async fn deleted(tx: Tx) -> Result<Response, Failure> {
+    tx.commit().await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// A kind of thing in a namespace, by the word of the reference's sentences.
+struct Kind(&'static str);
+
+impl Kind {
+    /// 404.
+    fn missing(&self, namespace: &str, name: &str) -> Failure {
+        let Self(kind) = self;
+        not_found(format!(
+            "No metadata definition {kind} with name={name} was found in namespace={namespace}."
+        ))
+    }
+
+    /// 409.
+    fn exists(&self, namespace: &str, name: &str) -> String {
+        let Self(kind) = self;
+        format!(
+            "A metadata definition {kind} with name={name} already exists in \
+             namespace={namespace}."
+        )
+    }
 }
 
 /// A body, held against the rules and the schema.

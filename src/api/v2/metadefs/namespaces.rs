@@ -6,11 +6,11 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{duplicate, namespace, parse, readable, visible};
+use super::{allowed, duplicate, namespace, parse, visible};
 use crate::api::error::Failure;
 use crate::api::extract::{At, Document, NoBody};
 use crate::api::json::Json;
-use crate::api::v2::{empty, not_found};
+use crate::api::v2::not_found;
 use crate::api::wire::metadef::{NamespaceBody, NamespaceList, NamespaceView, namespace_path};
 use crate::api::wire::own_url;
 use crate::api::{query, schema};
@@ -188,7 +188,7 @@ pub(in crate::api) async fn show(
 ) -> Result<Response, Failure> {
     let resource_type = resource_type(query)?;
     let mut tx = svc.catalog.read().await?;
-    let found = readable(&mut tx, &ctx, &name, policy::get_metadef_namespace).await?;
+    let found = allowed(&mut tx, &ctx, &name, policy::get_metadef_namespace).await?;
     let mut contents = rows::contents(&mut tx, found.id).await?;
     if let Some(wanted) = resource_type {
         let association = contents
@@ -220,7 +220,7 @@ pub(in crate::api) async fn update(
 ) -> Result<Response, Failure> {
     let body: NamespaceBody = parse(body, &READ_ONLY, &schema::metadefs::namespace())?;
     let mut tx = svc.catalog.write().await?;
-    let found = super::writable(&mut tx, &ctx, &name, policy::modify_metadef_namespace).await?;
+    let found = allowed(&mut tx, &ctx, &name, policy::modify_metadef_namespace).await?;
     let (mut namespace, _) = body
         .read(ctx.project.clone(), Timestamp::now())
         .map_err(Failure::bad)?;
@@ -252,15 +252,8 @@ pub(in crate::api) async fn delete(
     if visible(&mut tx, &ctx, &name).await?.is_none() {
         return Err(not_found(format!("Namespace {name} not found")));
     }
-    let found = super::deletable(
-        &mut tx,
-        &ctx,
-        &name,
-        policy::delete_metadef_namespace,
-        || "it".into(),
-    )
-    .await?;
+    let rule = policy::delete_metadef_namespace;
+    let found = super::deletable(&mut tx, &ctx, &name, rule, "it").await?;
     rows::namespaces::delete(&mut tx, found.id).await?;
-    tx.commit().await?;
-    Ok(empty(StatusCode::NO_CONTENT))
+    super::deleted(tx).await
 }

@@ -6,18 +6,18 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::{deletable, duplicate, parse, readable, writable};
+use super::{Kind, deleted, deleting, duplicate, parse, reading, writing};
 use crate::api::error::Failure;
 use crate::api::extract::{At, Document, NoBody};
 use crate::api::json::Json;
 use crate::api::schema;
-use crate::api::v2::{empty, not_found};
 use crate::api::wire::metadef::{ObjectBody, ObjectList, ObjectView};
 use crate::auth::{Context, policy};
 use crate::catalog::metadefs::objects as rows;
 use crate::domain::Timestamp;
 use crate::service::Service;
 
+const KIND: Kind = Kind("object");
 const READ_ONLY: [&str; 4] = ["self", "schema", "created_at", "updated_at"];
 
 /// `GET /v2/metadefs/namespaces/{namespace}/objects`
@@ -27,9 +27,8 @@ pub(in crate::api) async fn list(
     At(namespace): At<String>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.read().await?;
-    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_objects).await?;
-    let objects = rows::list(&mut tx, of.id).await?;
+    let (mut tx, of) = reading(&svc, &ctx, &namespace, policy::get_metadef_objects).await?;
+    let objects = rows::list(&mut tx, of).await?;
     Ok(Json(ObjectList {
         objects: objects
             .iter()
@@ -49,11 +48,10 @@ pub(in crate::api) async fn create(
 ) -> Result<Response, Failure> {
     let body: ObjectBody = parse(body, &READ_ONLY, &schema::metadefs::object())?;
     let object = body.read(Timestamp::now()).map_err(Failure::bad)?;
-    let mut tx = svc.catalog.write().await?;
-    let of = writable(&mut tx, &ctx, &namespace, policy::add_metadef_object).await?;
-    rows::insert(&mut tx, of.id, &object)
+    let (mut tx, of) = writing(&svc, &ctx, &namespace, policy::add_metadef_object).await?;
+    rows::insert(&mut tx, of, &object)
         .await
-        .map_err(|e| duplicate(e, || exists(&namespace, &object.name)))?;
+        .map_err(|e| duplicate(e, || KIND.exists(&namespace, &object.name)))?;
     tx.commit().await?;
     let view = ObjectView::new(&namespace, &object);
     Ok((StatusCode::CREATED, Json(view)).into_response())
@@ -66,11 +64,10 @@ pub(in crate::api) async fn show(
     At((namespace, name)): At<(String, String)>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.read().await?;
-    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_object).await?;
-    let object = rows::find(&mut tx, of.id, &name)
+    let (mut tx, of) = reading(&svc, &ctx, &namespace, policy::get_metadef_object).await?;
+    let object = rows::find(&mut tx, of, &name)
         .await?
-        .ok_or_else(|| missing(&namespace, &name))?;
+        .ok_or_else(|| KIND.missing(&namespace, &name))?;
     Ok(Json(ObjectView::new(&namespace, &object)).into_response())
 }
 
@@ -83,15 +80,14 @@ pub(in crate::api) async fn update(
 ) -> Result<Response, Failure> {
     let body: ObjectBody = parse(body, &READ_ONLY, &schema::metadefs::object())?;
     let mut object = body.read(Timestamp::now()).map_err(Failure::bad)?;
-    let mut tx = svc.catalog.write().await?;
-    let of = writable(&mut tx, &ctx, &namespace, policy::modify_metadef_object).await?;
-    let before = rows::find(&mut tx, of.id, &name)
+    let (mut tx, of) = writing(&svc, &ctx, &namespace, policy::modify_metadef_object).await?;
+    let before = rows::find(&mut tx, of, &name)
         .await?
-        .ok_or_else(|| missing(&namespace, &name))?;
+        .ok_or_else(|| KIND.missing(&namespace, &name))?;
     object.created_at = before.created_at;
-    rows::update(&mut tx, of.id, &name, &object)
+    rows::update(&mut tx, of, &name, &object)
         .await
-        .map_err(|e| duplicate(e, || exists(&namespace, &object.name)))?;
+        .map_err(|e| duplicate(e, || KIND.exists(&namespace, &object.name)))?;
     tx.commit().await?;
     Ok(Json(ObjectView::new(&namespace, &object)).into_response())
 }
@@ -103,21 +99,13 @@ pub(in crate::api) async fn delete(
     At((namespace, name)): At<(String, String)>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.write().await?;
-    let what = || format!("object {name}");
-    let of = deletable(
-        &mut tx,
-        &ctx,
-        &namespace,
-        policy::delete_metadef_object,
-        what,
-    )
-    .await?;
-    if !rows::delete(&mut tx, of.id, &name).await? {
-        return Err(missing(&namespace, &name));
+    let what = format!("object {name}");
+    let (mut tx, of) =
+        deleting(&svc, &ctx, &namespace, policy::delete_metadef_object, &what).await?;
+    if !rows::delete(&mut tx, of, &name).await? {
+        return Err(KIND.missing(&namespace, &name));
     }
-    tx.commit().await?;
-    Ok(empty(StatusCode::NO_CONTENT))
+    deleted(tx).await
 }
 
 /// `DELETE /v2/metadefs/namespaces/{namespace}/objects`
@@ -127,29 +115,14 @@ pub(in crate::api) async fn delete_all(
     At(namespace): At<String>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.write().await?;
-    let what = || "its objects".to_owned();
-    let of = deletable(
-        &mut tx,
+    let (mut tx, of) = deleting(
+        &svc,
         &ctx,
         &namespace,
         policy::delete_metadef_object,
-        what,
+        "its objects",
     )
     .await?;
-    rows::delete_all(&mut tx, of.id).await?;
-    tx.commit().await?;
-    Ok(empty(StatusCode::NO_CONTENT))
-}
-
-fn missing(namespace: &str, name: &str) -> Failure {
-    not_found(format!(
-        "No metadata definition object with name={name} was found in namespace={namespace}."
-    ))
-}
-
-fn exists(namespace: &str, name: &str) -> String {
-    format!(
-        "A metadata definition object with name={name} already exists in namespace={namespace}."
-    )
+    rows::delete_all(&mut tx, of).await?;
+    deleted(tx).await
 }

@@ -7,12 +7,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
-use super::{associations, deletable, duplicate, namespaces, object, readable, writable};
+use super::{
+    Kind, associations, deleted, deleting, duplicate, namespaces, object, reading, writing,
+};
 use crate::api::error::Failure;
 use crate::api::extract::{At, Document, NoBody};
 use crate::api::json::Json;
 use crate::api::schema;
-use crate::api::v2::{empty, not_found};
 use crate::api::wire::metadef::{PropertyList, property, property_view};
 use crate::auth::{Context, policy};
 use crate::catalog::metadefs::{associations as association_rows, properties as rows};
@@ -20,6 +21,7 @@ use crate::domain::Timestamp;
 use crate::domain::metadef::Property;
 use crate::service::Service;
 
+const KIND: Kind = Kind("property");
 const READ_ONLY: [&str; 2] = ["created_at", "updated_at"];
 
 /// `GET /v2/metadefs/namespaces/{namespace}/properties`
@@ -29,9 +31,8 @@ pub(in crate::api) async fn list(
     At(namespace): At<String>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.read().await?;
-    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_properties).await?;
-    let properties = rows::list(&mut tx, of.id).await?;
+    let (mut tx, of) = reading(&svc, &ctx, &namespace, policy::get_metadef_properties).await?;
+    let properties = rows::list(&mut tx, of).await?;
     Ok(Json(PropertyList::from(properties.as_slice())).into_response())
 }
 
@@ -43,11 +44,10 @@ pub(in crate::api) async fn create(
     Document(body): Document,
 ) -> Result<Response, Failure> {
     let property = read(body)?;
-    let mut tx = svc.catalog.write().await?;
-    let of = writable(&mut tx, &ctx, &namespace, policy::add_metadef_property).await?;
-    rows::insert(&mut tx, of.id, &property, Timestamp::now())
+    let (mut tx, of) = writing(&svc, &ctx, &namespace, policy::add_metadef_property).await?;
+    rows::insert(&mut tx, of, &property, Timestamp::now())
         .await
-        .map_err(|e| duplicate(e, || exists(&namespace, &property.name)))?;
+        .map_err(|e| duplicate(e, || KIND.exists(&namespace, &property.name)))?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(property_view(&property))).into_response())
 }
@@ -61,20 +61,19 @@ pub(in crate::api) async fn show(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let resource_type = namespaces::resource_type(query)?;
-    let mut tx = svc.catalog.read().await?;
-    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_property).await?;
+    let (mut tx, of) = reading(&svc, &ctx, &namespace, policy::get_metadef_property).await?;
     let mut wanted = name.as_str();
     if let Some(resource_type) = resource_type {
-        let association = association_rows::find(&mut tx, of.id, &resource_type)
+        let association = association_rows::find(&mut tx, of, &resource_type)
             .await?
             .ok_or_else(|| associations::missing(&namespace, &resource_type))?;
         wanted = name
             .strip_prefix(association.prefix.as_deref().unwrap_or_default())
-            .ok_or_else(|| missing(&namespace, &name))?;
+            .ok_or_else(|| KIND.missing(&namespace, &name))?;
     }
-    let property = rows::find(&mut tx, of.id, wanted)
+    let property = rows::find(&mut tx, of, wanted)
         .await?
-        .ok_or_else(|| missing(&namespace, wanted))?;
+        .ok_or_else(|| KIND.missing(&namespace, wanted))?;
     Ok(Json(property_view(&property)).into_response())
 }
 
@@ -86,13 +85,12 @@ pub(in crate::api) async fn update(
     Document(body): Document,
 ) -> Result<Response, Failure> {
     let property = read(body)?;
-    let mut tx = svc.catalog.write().await?;
-    let of = writable(&mut tx, &ctx, &namespace, policy::modify_metadef_property).await?;
-    let found = rows::update(&mut tx, of.id, &name, &property, Timestamp::now())
+    let (mut tx, of) = writing(&svc, &ctx, &namespace, policy::modify_metadef_property).await?;
+    let found = rows::update(&mut tx, of, &name, &property, Timestamp::now())
         .await
-        .map_err(|e| duplicate(e, || exists(&namespace, &property.name)))?;
+        .map_err(|e| duplicate(e, || KIND.exists(&namespace, &property.name)))?;
     if !found {
-        return Err(missing(&namespace, &name));
+        return Err(KIND.missing(&namespace, &name));
     }
     tx.commit().await?;
     Ok(Json(property_view(&property)).into_response())
@@ -105,21 +103,19 @@ pub(in crate::api) async fn delete(
     At((namespace, name)): At<(String, String)>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.write().await?;
-    let what = || format!("property {name}");
-    let of = deletable(
-        &mut tx,
+    let what = format!("property {name}");
+    let (mut tx, of) = deleting(
+        &svc,
         &ctx,
         &namespace,
         policy::remove_metadef_property,
-        what,
+        &what,
     )
     .await?;
-    if !rows::delete(&mut tx, of.id, &name).await? {
-        return Err(missing(&namespace, &name));
+    if !rows::delete(&mut tx, of, &name).await? {
+        return Err(KIND.missing(&namespace, &name));
     }
-    tx.commit().await?;
-    Ok(empty(StatusCode::NO_CONTENT))
+    deleted(tx).await
 }
 
 /// `DELETE /v2/metadefs/namespaces/{namespace}/properties`
@@ -129,34 +125,19 @@ pub(in crate::api) async fn delete_all(
     At(namespace): At<String>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.write().await?;
-    let what = || "its properties".to_owned();
-    let of = deletable(
-        &mut tx,
+    let (mut tx, of) = deleting(
+        &svc,
         &ctx,
         &namespace,
         policy::remove_metadef_property,
-        what,
+        "its properties",
     )
     .await?;
-    rows::delete_all(&mut tx, of.id).await?;
-    tx.commit().await?;
-    Ok(empty(StatusCode::NO_CONTENT))
+    rows::delete_all(&mut tx, of).await?;
+    deleted(tx).await
 }
 
 fn read(body: Value) -> Result<Property, Failure> {
     let body = object(body, &READ_ONLY, &schema::metadefs::property())?;
     property(body).map_err(Failure::bad)
-}
-
-fn missing(namespace: &str, name: &str) -> Failure {
-    not_found(format!(
-        "No metadata definition property with name={name} was found in namespace={namespace}."
-    ))
-}
-
-fn exists(namespace: &str, name: &str) -> String {
-    format!(
-        "A metadata definition property with name={name} already exists in namespace={namespace}."
-    )
 }

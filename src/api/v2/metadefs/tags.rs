@@ -7,11 +7,10 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
-use super::{deletable, duplicate, parse, readable, writable};
+use super::{Kind, deleted, deleting, duplicate, parse, reading, writing};
 use crate::api::error::Failure;
 use crate::api::extract::{At, Document, NoBody, text};
 use crate::api::json::Json;
-use crate::api::v2::{empty, not_found};
 use crate::api::wire::metadef::{TagBody, TagList, TagView, tag};
 use crate::api::{query, schema};
 use crate::auth::{Context, policy};
@@ -20,6 +19,7 @@ use crate::catalog::metadefs::{TagKey, TagQuery, tags as rows};
 use crate::domain::Timestamp;
 use crate::service::Service;
 
+const KIND: Kind = Kind("tag");
 const READ_ONLY: [&str; 2] = ["created_at", "updated_at"];
 
 /// `GET /v2/metadefs/namespaces/{namespace}/tags`
@@ -49,14 +49,13 @@ pub(in crate::api) async fn list(
             _ => {}
         }
     }
-    let mut tx = svc.catalog.read().await?;
-    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_tags).await?;
+    let (mut tx, of) = reading(&svc, &ctx, &namespace, policy::get_metadef_tags).await?;
     if let Some(marker) = &listing.after
-        && rows::find(&mut tx, of.id, marker).await?.is_none()
+        && rows::find(&mut tx, of, marker).await?.is_none()
     {
-        return Err(missing(&namespace, marker));
+        return Err(KIND.missing(&namespace, marker));
     }
-    let tags = rows::list(&mut tx, of.id, &listing).await?;
+    let tags = rows::list(&mut tx, of, &listing).await?;
     Ok(Json(TagList::from(tags.as_slice())).into_response())
 }
 
@@ -89,13 +88,12 @@ pub(in crate::api) async fn create_several(
         })
         .collect::<Result<Vec<_>, _>>()?;
 
-    let mut tx = svc.catalog.write().await?;
-    let of = writable(&mut tx, &ctx, &namespace, policy::add_metadef_tags).await?;
+    let (mut tx, of) = writing(&svc, &ctx, &namespace, policy::add_metadef_tags).await?;
     if !append {
-        rows::delete_all(&mut tx, of.id).await?;
+        rows::delete_all(&mut tx, of).await?;
     }
     for tag in &tags {
-        rows::insert(&mut tx, of.id, tag)
+        rows::insert(&mut tx, of, tag)
             .await
             .map_err(|e| duplicate(e, || exists(&namespace, &tag.name)))?;
     }
@@ -131,12 +129,16 @@ pub(in crate::api) async fn delete_all(
     At(namespace): At<String>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.write().await?;
-    let what = || "its tags".to_owned();
-    let of = deletable(&mut tx, &ctx, &namespace, policy::delete_metadef_tags, what).await?;
-    rows::delete_all(&mut tx, of.id).await?;
-    tx.commit().await?;
-    Ok(empty(StatusCode::NO_CONTENT))
+    let (mut tx, of) = deleting(
+        &svc,
+        &ctx,
+        &namespace,
+        policy::delete_metadef_tags,
+        "its tags",
+    )
+    .await?;
+    rows::delete_all(&mut tx, of).await?;
+    deleted(tx).await
 }
 
 /// `GET /v2/metadefs/namespaces/{namespace}/tags/{tag}`
@@ -146,11 +148,10 @@ pub(in crate::api) async fn show(
     At((namespace, name)): At<(String, String)>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.read().await?;
-    let of = readable(&mut tx, &ctx, &namespace, policy::get_metadef_tag).await?;
-    let tag = rows::find(&mut tx, of.id, &name)
+    let (mut tx, of) = reading(&svc, &ctx, &namespace, policy::get_metadef_tag).await?;
+    let tag = rows::find(&mut tx, of, &name)
         .await?
-        .ok_or_else(|| missing(&namespace, &name))?;
+        .ok_or_else(|| KIND.missing(&namespace, &name))?;
     Ok(Json(TagView::from(&tag)).into_response())
 }
 
@@ -162,9 +163,8 @@ pub(in crate::api) async fn create(
     _: NoBody,
 ) -> Result<Response, Failure> {
     let tag = tag(name, Timestamp::now()).map_err(Failure::bad)?;
-    let mut tx = svc.catalog.write().await?;
-    let of = writable(&mut tx, &ctx, &namespace, policy::add_metadef_tag).await?;
-    rows::insert(&mut tx, of.id, &tag)
+    let (mut tx, of) = writing(&svc, &ctx, &namespace, policy::add_metadef_tag).await?;
+    rows::insert(&mut tx, of, &tag)
         .await
         .map_err(|e| duplicate(e, || exists(&namespace, &tag.name)))?;
     tx.commit().await?;
@@ -180,13 +180,12 @@ pub(in crate::api) async fn update(
 ) -> Result<Response, Failure> {
     let body: TagBody = parse(body, &READ_ONLY, &schema::metadefs::tag())?;
     let mut tag = body.read(Timestamp::now()).map_err(Failure::bad)?;
-    let mut tx = svc.catalog.write().await?;
-    let of = writable(&mut tx, &ctx, &namespace, policy::modify_metadef_tag).await?;
-    let before = rows::find(&mut tx, of.id, &name)
+    let (mut tx, of) = writing(&svc, &ctx, &namespace, policy::modify_metadef_tag).await?;
+    let before = rows::find(&mut tx, of, &name)
         .await?
-        .ok_or_else(|| missing(&namespace, &name))?;
+        .ok_or_else(|| KIND.missing(&namespace, &name))?;
     tag.created_at = before.created_at;
-    rows::update(&mut tx, of.id, &name, &tag)
+    rows::update(&mut tx, of, &name, &tag)
         .await
         .map_err(|e| duplicate(e, || exists(&namespace, &tag.name)))?;
     tx.commit().await?;
@@ -200,20 +199,12 @@ pub(in crate::api) async fn delete(
     At((namespace, name)): At<(String, String)>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let mut tx = svc.catalog.write().await?;
-    let what = || format!("tag {name}");
-    let of = deletable(&mut tx, &ctx, &namespace, policy::delete_metadef_tag, what).await?;
-    if !rows::delete(&mut tx, of.id, &name).await? {
-        return Err(missing(&namespace, &name));
+    let what = format!("tag {name}");
+    let (mut tx, of) = deleting(&svc, &ctx, &namespace, policy::delete_metadef_tag, &what).await?;
+    if !rows::delete(&mut tx, of, &name).await? {
+        return Err(KIND.missing(&namespace, &name));
     }
-    tx.commit().await?;
-    Ok(empty(StatusCode::NO_CONTENT))
-}
-
-fn missing(namespace: &str, name: &str) -> Failure {
-    not_found(format!(
-        "No metadata definition tag with name={name} was found in namespace={namespace}."
-    ))
+    deleted(tx).await
 }
 
 /// The reference's sentence, which tells of the collation of some of its databases; here names that
