@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use serde_json::Value;
 
 use super::Target;
+use super::defaults::DEFAULTS;
 use super::parse::{self, Check, Piece, Template};
-use super::rules::DEFAULTS;
 use crate::auth::{Context, Scope};
 
 /// Checks evaluated for one question at most. No cycles are let in, but rules that double each

@@ -1,4 +1,4 @@
-//! Who may do what: the rules of Glance's secure RBAC as defaults ([`rules`]), an operator's
+//! Who may do what: the rules of Glance's secure RBAC as defaults ([`defaults`]), an operator's
 //! `policy.yaml` above them.
 //!
 //! Handlers call a rule by its name, `policy::modify_image(&ctx, &image)?`. The rules that hold for
@@ -8,14 +8,17 @@
 //! What a caller may not *see* is no matter of these rules: [`visible`] says it, and the answer is
 //! 404 before any rule is asked.
 
+mod defaults;
 mod enforce;
 mod file;
 mod parse;
 mod rules;
+mod targets;
 
 pub use enforce::{Effective, Policies, RuleSet};
 pub use file::load;
 pub use rules::*;
+pub use targets::{Membership, Owned};
 
 /// A rule that said no.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

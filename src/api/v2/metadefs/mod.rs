@@ -17,7 +17,7 @@ use crate::api::error::Failure;
 use crate::api::schema;
 use crate::auth::Context;
 use crate::auth::policy::{self, Owned, Verdict};
-use crate::catalog::metadefs::{Found, namespaces as rows};
+use crate::catalog::metadefs::{Found, NamespaceId, namespaces as rows};
 use crate::catalog::{self, Tx};
 use crate::service::Service;
 
@@ -69,7 +69,7 @@ async fn reading(
     ctx: &Context,
     namespace: &str,
     rule: Rule,
-) -> Result<(Tx, i64), Failure> {
+) -> Result<(Tx, NamespaceId), Failure> {
     let mut tx = svc.catalog.read().await?;
     let found = allowed(&mut tx, ctx, namespace, rule).await?;
     Ok((tx, found.id))
@@ -81,7 +81,7 @@ async fn writing(
     ctx: &Context,
     namespace: &str,
     rule: Rule,
-) -> Result<(Tx, i64), Failure> {
+) -> Result<(Tx, NamespaceId), Failure> {
     let mut tx = svc.catalog.write().await?;
     let found = allowed(&mut tx, ctx, namespace, rule).await?;
     Ok((tx, found.id))
@@ -94,7 +94,7 @@ async fn deleting(
     namespace: &str,
     rule: Rule,
     what: &str,
-) -> Result<(Tx, i64), Failure> {
+) -> Result<(Tx, NamespaceId), Failure> {
     let mut tx = svc.catalog.write().await?;
     let found = deletable(&mut tx, ctx, namespace, rule, what).await?;
     Ok((tx, found.id))
