@@ -200,6 +200,16 @@ impl Tx {
         (text, vec![Arg::from(value); times])
     }
 
+    /// A table in `FROM`, to be read by this index alone.
+    pub(in crate::catalog) fn by_index(&self, table: &str, index: &str) -> String {
+        self.database.by_index(table, index)
+    }
+
+    /// A table in `FROM`, whose rows are looked up by its primary key.
+    pub(in crate::catalog) fn by_key(&self, table: &str) -> String {
+        self.database.by_key(table)
+    }
+
     /// A term of `ORDER BY`, with NULL as the smallest value.
     pub(in crate::catalog) fn order(
         &self,

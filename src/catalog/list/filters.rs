@@ -1,90 +1,145 @@
-//! Filters as conditions. Whether a tag or a property leads to few images is asked first: then one
-//! begins with those, else each image that a walk meets is looked up among the tagged ones. A
-//! planner cannot know which is better before it has seen the value.
+//! Filters as conditions, and whether one of them leads to few images: then one begins with those,
+//! else each image that a walk meets is held against all of them. A planner cannot know which is better
+//! before it has seen the value, and some do not look then.
 
-use super::Condition;
+use super::{Condition, Few, Start};
 use crate::catalog::conn::{Arg, Tx, args, marks};
 use crate::catalog::{Column, Filter, NumberColumn, Op, Result, TimeColumn};
-
-/// Images that are fetched and sorted rather than walked past.
-const FEW: i64 = 1000;
+use crate::domain::Status;
 
 /// All filters of a list.
+#[derive(Default)]
 pub(super) struct Filters {
     /// All of them.
     pub(super) condition: Condition,
-    /// Whether they lead to few images by themselves.
-    pub(super) are_few: bool,
-    /// Whether they ask for the images of certain owners.
-    pub(super) names_owner: bool,
+    /// The images to begin with, if they are few.
+    pub(super) few: Option<Few>,
+    /// Whether they ask for the images of one owner.
+    pub(super) one_owner: bool,
 }
 
-/// The conditions of `filters`, all of which must hold.
-pub(super) async fn conditions(tx: &mut Tx, filters: &[Filter]) -> Result<Filters> {
-    let mut all = Filters {
-        condition: Condition::default(),
-        are_few: false,
-        names_owner: false,
-    };
+/// The conditions of `filters`, all of which must hold; `base` holds anyhow.
+pub(super) async fn conditions(
+    tx: &mut Tx,
+    filters: &[Filter],
+    base: &Condition,
+) -> Result<Filters> {
+    let mut all = Filters::default();
     for filter in filters {
         let condition = match filter {
-            Filter::In(column, values) => {
-                all.are_few |= *column == Column::Id;
-                all.names_owner |= *column == Column::Owner;
-                one_of(*column, values)
-            }
-            Filter::Number(column, op, value) => {
-                let column = number_column(*column);
-                let text = format!("{column} {} ?", operator(*op));
-                Condition::new(text, args![*value])
-            }
-            Filter::Time(column, op, at) => time(*column, *op, at.0),
-            Filter::Protected(flag) => {
-                Condition::new(format!("protected = {}", i32::from(*flag)), vec![])
-            }
             Filter::Tag(tag) => {
                 let has = Condition::new("tag = ?", args![tag.as_str()]);
-                part(tx, "image_tags", has, &mut all.are_few).await?
+                all.part(tx, "image_tags", has).await?
             }
             Filter::Property(name, value) => {
                 let (text, mut args) = tx.long_equals("value", value);
                 args.insert(0, name.as_str().into());
                 let has = Condition::new(format!("name = ? AND {text}"), args);
-                part(tx, "image_properties", has, &mut all.are_few).await?
+                all.part(tx, "image_properties", has).await?
             }
-            Filter::Nothing => Condition::new("1 = 0", vec![]),
+            of_image => {
+                let condition = of_the_image(of_image);
+                if let Some(index) = leads_to_few(of_image) {
+                    all.column(tx, index, &base.and(&condition)).await?;
+                }
+                condition
+            }
         };
+        all.one_owner |= matches!(filter, Filter::In(Column::Owner, owners) if owners.len() == 1);
         all.condition = all.condition.and(&condition);
     }
     Ok(all)
 }
 
-/// Images with a row in a table of parts.
-async fn part(
-    tx: &mut Tx,
-    table: &'static str,
-    has: Condition,
-    are_few: &mut bool,
-) -> Result<Condition> {
-    let Condition { text, args } = has;
-    let mut limited = args.clone();
-    limited.push((FEW + 1).into());
-    let sql = format!(
-        "SELECT COUNT(*) AS n FROM (SELECT image_id FROM {table} WHERE {text} LIMIT ?) AS found"
-    );
-    let row = tx.first(sql, limited).await?;
-    let n = row.map_or(Ok(0), |row| row.int(table, "n"))?;
-    Ok(if n <= FEW {
-        *are_few = true;
+impl Filters {
+    /// Images with a row in a table of parts.
+    async fn part(&mut self, tx: &mut Tx, table: &str, has: Condition) -> Result<Condition> {
+        let n = Few::count(tx, table, &has).await?;
+        if n > Few::MAX {
+            return Ok(has.met(table));
+        }
+        self.consider(n, Start::Key);
+        let Condition { text, args } = has;
         let text = format!("id IN (SELECT image_id FROM {table} WHERE {text})");
-        Condition::new(text, args)
-    } else {
-        // A value, and not EXISTS: no planner turns it into a join that begins with the parts. And
-        // not `= 1`, of which PostgreSQL believes that hardly any row is so, and sorts them all.
-        let text =
-            format!("(SELECT 1 FROM {table} WHERE image_id = images.id AND {text}) IS NOT NULL");
-        Condition::new(text, args)
-    })
+        Ok(Condition::new(text, args))
+    }
+
+    /// Images that an index of the table itself leads to.
+    async fn column(&mut self, tx: &mut Tx, index: Lead, has: &Condition) -> Result<()> {
+        let (n, start) = match index {
+            Lead::Key(n) => (n, Start::Key),
+            Lead::Index(index) => {
+                let table = tx.by_index("images", index);
+                (Few::count(tx, &table, has).await?, Start::Index(index))
+            }
+        };
+        if n <= Few::MAX {
+            self.consider(n, start);
+        }
+        Ok(())
+    }
+
+    fn consider(&mut self, n: i64, start: Start) {
+        if self.few.as_ref().is_none_or(|few| n < few.count) {
+            self.few = Some(Few { count: n, start });
+        }
+    }
+}
+
+/// What may lead to few images.
+enum Lead {
+    /// So many ids.
+    Key(i64),
+    /// An index.
+    Index(&'static str),
+}
+
+/// Where the images that a filter leaves may be few: where to find them. Nothing is counted for what
+/// nearly every image is.
+fn leads_to_few(filter: &Filter) -> Option<Lead> {
+    Some(Lead::Index(match filter {
+        Filter::In(Column::Id, ids) => return Some(Lead::Key(ids.len() as i64)),
+        Filter::In(Column::Name, _) => "images_visible_name",
+        Filter::In(Column::Status, values) if values == &[Status::Active.name()] => return None,
+        Filter::In(Column::Status, _) => "images_visible_status",
+        // One owner's images are a range of their own.
+        Filter::In(Column::Owner, owners) if owners.len() == 1 => return None,
+        Filter::In(Column::Owner, _) => "images_owned_id",
+        Filter::In(Column::ContainerFormat, _) => "images_visible_container_format",
+        Filter::In(Column::DiskFormat, _) => "images_visible_disk_format",
+        Filter::In(Column::Checksum, _) => "images_checksum",
+        Filter::In(Column::HashAlgo, _) => "images_hash_algo",
+        Filter::In(Column::HashValue, _) => "images_hash_value",
+        Filter::Number(_, Op::Neq, _) | Filter::Time(_, Op::Neq, _) => return None,
+        Filter::Number(NumberColumn::Size, ..) => "images_visible_size",
+        Filter::Number(NumberColumn::VirtualSize, ..) => "images_virtual_size",
+        Filter::Number(NumberColumn::MinRam, ..) => "images_min_ram",
+        Filter::Number(NumberColumn::MinDisk, ..) => "images_min_disk",
+        Filter::Time(TimeColumn::CreatedAt, ..) => "images_visible_created_at",
+        Filter::Time(TimeColumn::UpdatedAt, ..) => "images_visible_updated_at",
+        Filter::Protected(true) => "images_protected",
+        Filter::Protected(false) | Filter::Tag(_) | Filter::Property(..) | Filter::Nothing => {
+            return None;
+        }
+    }))
+}
+
+/// A filter by a column of the image itself.
+fn of_the_image(filter: &Filter) -> Condition {
+    match filter {
+        Filter::In(column, values) => one_of(*column, values),
+        Filter::Number(column, op, value) => {
+            let column = number_column(*column);
+            let text = format!("{column} {} ?", operator(*op));
+            Condition::new(text, args![*value])
+        }
+        Filter::Time(column, op, at) => time(*column, *op, at.0),
+        Filter::Protected(flag) => {
+            Condition::new(format!("protected = {}", i32::from(*flag)), vec![])
+        }
+        Filter::Tag(_) | Filter::Property(..) => Condition::default(),
+        Filter::Nothing => Condition::new("1 = 0", vec![]),
+    }
 }
 
 fn one_of(column: Column, values: &[String]) -> Condition {
