@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::config::{Config, Faults};
 use crate::domain::{ImageId, Timestamp};
 use crate::fetch::Fetcher;
 use crate::glance::{self, Report};
-use crate::service::{self, Service};
+use crate::service::{self, Role, Service};
 use crate::stores::Stores;
 use crate::{api, telemetry};
 
@@ -123,13 +124,41 @@ pub async fn serve(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<
         }
     }
     stop.send_replace(true);
+    svc.closing.cancel();
     if tokio::time::timeout(DRAIN, server).await.is_err() {
         tracing::warn!(
             "some requests did not end within {} s and are cut off",
             DRAIN.as_secs()
         );
     }
-    background.shutdown().await;
+    svc.stop_background(background).await;
+    svc.catalog.close().await;
+    Ok(())
+}
+
+/// Does the jobs of the service that `place` is the configuration of, `at_once` at a time, until a
+/// signal says otherwise. What is under way then goes back into the queue.
+///
+/// # Errors
+/// When the service cannot be built, or its catalog is one that cannot be shared.
+pub async fn work(place: &Place, at_once: Option<NonZeroUsize>) -> anyhow::Result<()> {
+    let mut config = place.config()?;
+    if let Some(data) = &place.data {
+        config.data_dir = std::path::absolute(data).context("finding the data folder")?;
+    }
+    config.import.workers = at_once.map(NonZeroUsize::get);
+    telemetry::log::start(&config.log).context("starting the log")?;
+    let svc = Service::build_as(Role::Worker, config).await?;
+    let background = svc.start_background();
+    tracing::info!(
+        "glint {} works on {} jobs at once in {}",
+        env!("CARGO_PKG_VERSION"),
+        svc.workers(),
+        svc.config.data_dir.display()
+    );
+    let name = signalled().await?;
+    tracing::info!("{name} received: what is under way goes back into the queue");
+    svc.stop_background(background).await;
     svc.catalog.close().await;
     Ok(())
 }

@@ -9,11 +9,12 @@ use anyhow::{Context as _, bail, ensure};
 use formats::Limits;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::Identity;
 use crate::auth::policy::{self, Policies};
 use crate::auth::protections::Protections;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Heard};
 use crate::config::{CatalogPlace, Config, Faults};
 use crate::domain::{ImageId, Location};
 use crate::fetch::Fetcher;
@@ -45,12 +46,31 @@ pub struct Service {
     pub staging: Staging,
     /// Wakes a worker when a job was queued.
     pub wake: Notify,
+    /// Has everybody at work look whether their jobs are still wanted.
+    pub stops: Notify,
+    /// Tells whoever watches a task that it moved.
+    pub told: Notify,
+    /// We are about to end: answers that go on for ever end now.
+    pub closing: CancellationToken,
+    /// The jobs this process has.
+    pub(crate) running: jobs::Running,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Our name among the processes of a shared catalog: what is staged here only we can import.
+    /// The name of our staging area among those of a shared catalog: what is staged there only its
+    /// processes can import. `None` where there is but one.
     pub host: Option<String>,
-    /// The data folder (staging, an embedded catalog) has one owner: held for as long as we run.
-    _lock: File,
+    /// The data folder (an embedded catalog, what requests stage) has one owner: held for as long as
+    /// we run.
+    _lock: Option<File>,
+}
+
+/// What a process is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It answers requests, and may do jobs.
+    Server,
+    /// It does jobs, beside the server of the same data folder or by itself.
+    Worker,
 }
 
 impl Service {
@@ -61,6 +81,14 @@ impl Service {
     /// When the configuration is faulty, another process owns the data, something cannot be
     /// opened, or a server's schema is older than this program needs.
     pub async fn build(config: Config) -> anyhow::Result<Arc<Self>> {
+        Self::build_as(Role::Server, config).await
+    }
+
+    /// The same for a process of this kind.
+    ///
+    /// # Errors
+    /// As for [`build`](Self::build); and when a worker has a catalog that cannot be shared.
+    pub async fn build_as(role: Role, config: Config) -> anyhow::Result<Arc<Self>> {
         config.validate()?;
         let auth = &config.auth;
         let protections = Protections::load(&config.api).map_err(Faults)?;
@@ -72,14 +100,15 @@ impl Service {
         let quotas = Quotas::new(&config, identity.keystone()).map_err(|e| Faults(vec![e]))?;
         let dir = &config.data_dir;
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-        let lock = File::create(dir.join("lock")).context("opening the lock file")?;
-        lock.try_lock().with_context(|| {
-            format!(
-                "{} is in use by another glint: stop it or use another --data",
-                dir.display()
-            )
-        })?;
+        let lock = match role {
+            Role::Server => Some(lock(dir)?),
+            Role::Worker => None,
+        };
         let catalog = open_catalog(&config).await?;
+        ensure!(
+            role == Role::Server || catalog.is_shared(),
+            "a worker needs a catalog that can be shared: name a database by [catalog] url"
+        );
         if catalog.is_shared() {
             let version = catalog.version().await.context("looking at the schema")?;
             ensure!(
@@ -93,9 +122,12 @@ impl Service {
         }
         let fetcher = Fetcher::new(&config.fetch);
         let stores = Stores::open(&config.stores, &fetcher).context("opening the stores")?;
-        let staging = Staging::open(&dir.join("staging")).context("opening the staging area")?;
-        let host = match catalog.is_shared() {
-            true => Some(host(dir).context("naming this process")?),
+        let own = dir.join("staging");
+        let shared = config.import.shared_staging.as_ref();
+        let staging = Staging::open(shared.unwrap_or(&own), &dir.join("scratch"))
+            .context("opening the staging area")?;
+        let host = match catalog.is_shared() && shared.is_none() {
+            true => Some(host(dir).context("naming this staging area")?),
             false => None,
         };
         let service = Arc::new(Self {
@@ -109,6 +141,10 @@ impl Service {
             fetcher,
             staging,
             wake: Notify::new(),
+            stops: Notify::new(),
+            told: Notify::new(),
+            closing: CancellationToken::new(),
+            running: jobs::Running::default(),
             metrics: Arc::default(),
             host,
             _lock: lock,
@@ -128,15 +164,28 @@ impl Service {
         }
         tasks.spawn(jobs::sweep(self.clone()));
         let svc = self.clone();
-        tasks.spawn(async move { svc.catalog.hear_of_jobs(|| svc.wake.notify_one()).await });
+        tasks.spawn(async move {
+            let heard = |heard| match heard {
+                Heard::Job => svc.wake.notify_one(),
+                Heard::Stop => svc.stops.notify_waiters(),
+            };
+            svc.catalog.hear_of_jobs(heard).await;
+        });
         tasks
     }
 
-    fn workers(&self) -> usize {
-        match self.config.import.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        }
+    /// Ends what [`start_background`](Self::start_background) started. The jobs under way go back into
+    /// the queue, for whoever is left or we when we start again.
+    pub async fn stop_background(self: &Arc<Self>, mut tasks: JoinSet<()>) {
+        tasks.shutdown().await;
+        self.running.give_back(&self.catalog).await;
+    }
+
+    /// Jobs worked on at once.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.config.import.workers.unwrap_or_else(cores)
     }
 
     /// Bounds for reading what clients send.
@@ -156,6 +205,18 @@ impl Service {
         location.url = store.blobs.url(&format!("{image}.{}", &location.id[..8]));
         location
     }
+}
+
+/// Takes the data in `dir` for ourselves.
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    let lock = File::create(dir.join("lock")).context("opening the lock file")?;
+    lock.try_lock().with_context(|| {
+        format!(
+            "{} is in use by another glint: stop it or use another --data",
+            dir.display()
+        )
+    })?;
+    Ok(lock)
 }
 
 /// The name of whoever owns the data in `dir`, for as long as there is data in it.

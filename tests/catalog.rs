@@ -28,6 +28,9 @@ on_every_database!(
     syncing_again_changes_nothing,
     text_is_compared_by_its_bytes,
     a_job_is_left_to_its_host,
+    projects_take_turns,
+    whoever_has_a_job_hears_that_it_is_to_end,
+    a_clock_that_was_wrong_holds_nothing_up,
     a_purge_forgets_all_but_the_ids,
     two_that_wait_for_each_other_both_get_through,
     pages_are_what_an_oracle_says,
@@ -508,6 +511,94 @@ async fn text_is_compared_by_its_bytes(s: Scratch) {
     let found = list(&s.catalog, &sorted).await;
     let found: Vec<_> = found.iter().filter_map(|i| i.name.as_deref()).collect();
     assert_eq!(found, names);
+}
+
+async fn projects_take_turns(s: Scratch) {
+    let mut tx = s.catalog.write().await.unwrap();
+    let now = Timestamp(0);
+    for (id, project) in [
+        ("a1", "a"),
+        ("a2", "a"),
+        ("a3", "a"),
+        ("b1", "b"),
+        ("b2", "b"),
+        ("c1", "c"),
+    ] {
+        jobs::enqueue(&mut tx, id, "import", "{}", 0, now)
+            .await
+            .unwrap();
+        jobs::belongs_to(&mut tx, id, project).await.unwrap();
+    }
+    jobs::enqueue(&mut tx, "urgent", "import", "{}", 1, now)
+        .await
+        .unwrap();
+    let mut order = Vec::new();
+    while let Some(job) = jobs::claim(&mut tx, None, Timestamp(1), Timestamp(9))
+        .await
+        .unwrap()
+    {
+        if job.id == "a2" {
+            // Who comes later does not go before those whose turn it is, nor after all the rest.
+            jobs::enqueue(&mut tx, "d1", "import", "{}", 0, now)
+                .await
+                .unwrap();
+            jobs::belongs_to(&mut tx, "d1", "d").await.unwrap();
+        }
+        jobs::finish(&mut tx, &job).await.unwrap();
+        order.push(job.id);
+    }
+    let want = ["urgent", "a1", "b1", "c1", "a2", "b2", "d1", "a3"];
+    assert_eq!(order, want);
+}
+
+async fn whoever_has_a_job_hears_that_it_is_to_end(s: Scratch) {
+    let mut tx = s.catalog.write().await.unwrap();
+    jobs::enqueue(&mut tx, "j", "import", "{}", 0, Timestamp(0))
+        .await
+        .unwrap();
+    let job = jobs::claim(&mut tx, None, Timestamp(1), Timestamp(9))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!jobs::heartbeat(&mut tx, &job, Timestamp(9)).await.unwrap());
+    assert!(jobs::stop(&mut tx, "j").await.unwrap());
+    assert!(!jobs::stop(&mut tx, "another").await.unwrap());
+    assert!(jobs::heartbeat(&mut tx, &job, Timestamp(9)).await.unwrap());
+    // And so does who gets it next, at once.
+    jobs::give_back(&mut tx, &job).await.unwrap();
+    let again = jobs::claim(&mut tx, None, Timestamp(1), Timestamp(9))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(again.is_cancelled);
+    assert_eq!((again.fence, again.attempts), (2, 1));
+    let at_work = jobs::at_work(&mut tx, Timestamp(5)).await.unwrap();
+    assert_eq!(at_work, [(2, "{}".to_owned())]);
+    assert_eq!(jobs::at_work(&mut tx, Timestamp(10)).await.unwrap(), []);
+}
+
+async fn a_clock_that_was_wrong_holds_nothing_up(s: Scratch) {
+    let mut tx = s.catalog.write().await.unwrap();
+    let now = tx.clock().await.unwrap();
+    let off = (now.0 - Timestamp::now().0).abs();
+    assert!(off < 60_000_000, "the catalog's clock is {off} µs off");
+    jobs::enqueue(&mut tx, "j", "import", "{}", 0, now)
+        .await
+        .unwrap();
+    let tomorrow = now.plus_seconds(24 * 3600);
+    let job = jobs::claim(&mut tx, None, tomorrow, tomorrow.plus_seconds(60))
+        .await
+        .unwrap()
+        .unwrap();
+    let lease = now.plus_seconds(60);
+    let again = jobs::claim(&mut tx, None, now, lease).await.unwrap();
+    let again = again.expect("a lease until tomorrow is nobody's");
+    assert!(jobs::heartbeat(&mut tx, &job, lease).await.is_err());
+    jobs::retry(&mut tx, &again, "later", tomorrow)
+        .await
+        .unwrap();
+    let later = jobs::claim(&mut tx, None, now, lease).await.unwrap();
+    assert!(later.is_some(), "nobody waits until tomorrow");
 }
 
 async fn a_job_is_left_to_its_host(s: Scratch) {

@@ -138,6 +138,7 @@ const OPERATIONS: &[(&str, &str, &[u16], Kind)] = &[
         Kind::Nothing,
     ),
     ("DELETE", "/v2/tasks/{task}", &[], Kind::Nothing),
+    ("POST", "/v2/tasks/{task}/cancel", &[202], Kind::Nothing),
     ("PUT", "/v2/cache/{image}", &[202], Kind::Nothing),
     ("POST", "/v2/cache/clean", &[200], Kind::Json),
     ("POST", "/v2/cache/prune", &[200], Kind::Json),

@@ -10,7 +10,8 @@ use axum::routing::{self, MethodRouter};
 
 use super::error::Failure;
 use super::v2::{
-    actions, cache, data, images, import, info, locations, members, metadefs, schemas, tags, tasks,
+    actions, cache, data, images, import, info, locations, members, metadefs, schemas, tags,
+    task_events, tasks,
 };
 use super::{cors, health, json, middleware, observe, openapi, versions};
 use crate::auth::Identity;
@@ -79,6 +80,14 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
         .at(
             "/v2/tasks/{task}",
             At::new().get(tasks::show).delete(tasks::delete),
+        )
+        .at(
+            "/v2/tasks/{task}/events",
+            At::new().get(task_events::events),
+        )
+        .at(
+            "/v2/tasks/{task}/cancel",
+            At::new().post(task_events::cancel),
         )
         .at(
             "/v2/cache",

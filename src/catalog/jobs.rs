@@ -1,11 +1,17 @@
-//! The durable queue: claim by compare-and-set, lease, heartbeat, fencing number, backoff.
+//! The durable queue: claim by compare-and-set, lease, heartbeat, fencing number, backoff, and turns,
+//! so that a project with many jobs is not in the way of others.
+//!
+//! What time it is comes from [`Tx::clock`], which all processes agree on. A time further ahead than
+//! anybody sets one counts as past: a clock that was wrong and has been put back holds nothing up.
 
 use super::conn::{Row, args};
 use super::{Catalog, Error, Result, Tx};
 use crate::domain::Timestamp;
 
 const TABLE: &str = "jobs";
-const COLUMNS: &str = "id, kind, payload, fence, attempts";
+const COLUMNS: &str = "id, kind, payload, fence, attempts, cancelled";
+/// Seconds. No lease and no wait between attempts is as long.
+const FAR: i64 = 3600;
 
 /// A job somebody holds the lease of.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +26,8 @@ pub struct Claimed {
     pub fence: i64,
     /// How often it was begun, this time included.
     pub attempts: i64,
+    /// Whether it is to end and not to be done.
+    pub is_cancelled: bool,
 }
 
 /// Enqueues a job, in the transaction of the fact it follows from.
@@ -36,11 +44,40 @@ pub async fn enqueue(
 ) -> Result<()> {
     tx.run(
         "INSERT INTO jobs (id, kind, payload, priority, run_at, fence, attempts, created_at) \
-         VALUES (?, ?, ?, ?, ?, 0, 0, ?)",
-        args![id, kind, payload, priority, now.0, now.0],
+         VALUES (?, ?, ?, ?, 0, 0, 0, ?)",
+        args![id, kind, payload, priority, now.0],
     )
     .await?;
     tx.tell_of_job().await
+}
+
+/// Says whose job it is: it takes its turn behind those that `project` has waiting, and beside those
+/// of others. Jobs of nobody are all due at once.
+///
+/// # Errors
+/// When the database fails.
+pub async fn belongs_to(tx: &mut Tx, id: &str, project: &str) -> Result<()> {
+    let mut turn = 0;
+    for (sql, args) in [
+        (
+            "SELECT 'turn' AS id, MIN(turn) AS turn FROM jobs WHERE owner IS NOT NULL",
+            args![],
+        ),
+        (
+            "SELECT 'turn' AS id, MAX(turn) + 1 AS turn FROM jobs WHERE owner = ?",
+            args![project],
+        ),
+    ] {
+        if let Some(row) = tx.first(sql, args).await? {
+            turn = turn.max(row.opt_int(TABLE, "turn")?.unwrap_or(0));
+        }
+    }
+    tx.run(
+        "UPDATE jobs SET owner = ?, turn = ? WHERE id = ?",
+        args![project, turn, id],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Leaves a job to the process called `host`, which has what it needs.
@@ -53,7 +90,8 @@ pub async fn leave_to(tx: &mut Tx, id: &str, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// Claims the most urgent job that is due, held by nobody, and anybody's or left to `host`.
+/// Claims the job whose turn it is: the most urgent one that is due, held by nobody, and anybody's or
+/// left to `host`.
 ///
 /// # Errors
 /// When the database fails.
@@ -64,15 +102,16 @@ pub async fn claim(
     lease_until: Timestamp,
 ) -> Result<Option<Claimed>> {
     let lock = tx.for_update_of_free_rows();
+    let far = now.plus_seconds(FAR).0;
     let row = tx
         .first(
             format!(
-                "SELECT {COLUMNS} FROM jobs WHERE run_at <= ? \
-                 AND (lease_until IS NULL OR lease_until < ?) \
+                "SELECT {COLUMNS} FROM jobs WHERE (run_at <= ? OR run_at > ?) \
+                 AND (lease_until IS NULL OR lease_until < ? OR lease_until > ?) \
                  AND (host IS NULL OR host = ?) \
-                 ORDER BY priority DESC, run_at, id LIMIT 1{lock}"
+                 ORDER BY priority DESC, turn, created_at, id LIMIT 1{lock}"
             ),
-            args![now.0, now.0, host.map(str::to_owned)],
+            args![now.0, far, now.0, far, host.map(str::to_owned)],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
@@ -107,18 +146,21 @@ pub async fn depth(catalog: &Catalog) -> Result<(i64, i64)> {
     Ok((count(free).await?, claimed))
 }
 
-/// Renews the lease.
+/// Renews the lease; answers whether the job is to end.
 ///
 /// # Errors
 /// `Conflict` when it was lost.
-pub async fn heartbeat(tx: &mut Tx, job: &Claimed, lease_until: Timestamp) -> Result<()> {
+pub async fn heartbeat(tx: &mut Tx, job: &Claimed, lease_until: Timestamp) -> Result<bool> {
     let changed = tx
         .run(
             "UPDATE jobs SET lease_until = ? WHERE id = ? AND fence = ?",
             args![lease_until.0, job.id.as_str(), job.fence],
         )
         .await?;
-    held(changed, job)
+    held(changed, job)?;
+    let sql = "SELECT id, cancelled FROM jobs WHERE id = ?";
+    let row = tx.first(sql, args![job.id.as_str()]).await?;
+    row.map_or(Ok(true), |row| Ok(row.int(TABLE, "cancelled")? != 0))
 }
 
 /// Removes a job that is done, in the transaction of its last fact.
@@ -159,6 +201,58 @@ pub async fn cancel(tx: &mut Tx, id: &str) -> Result<()> {
     Ok(())
 }
 
+/// Asks whoever has the job to end it; where nobody has, the next who claims it does. Answers whether
+/// there is such a job.
+///
+/// # Errors
+/// When the database fails.
+pub async fn stop(tx: &mut Tx, id: &str) -> Result<bool> {
+    let changed = tx
+        .run(
+            "UPDATE jobs SET cancelled = 1, run_at = 0 WHERE id = ?",
+            args![id],
+        )
+        .await?;
+    tell_of_stop(tx).await?;
+    tx.tell_of_job().await?;
+    Ok(changed == 1)
+}
+
+/// Tells everybody at work to look whether they still should be.
+///
+/// # Errors
+/// When the database fails.
+pub async fn tell_of_stop(tx: &mut Tx) -> Result<()> {
+    tx.tell_of_stop().await
+}
+
+/// Gives back a job that was broken off through no fault of its own: it may be claimed at once, and
+/// this attempt does not count.
+///
+/// # Errors
+/// When the database fails.
+pub async fn give_back(tx: &mut Tx, job: &Claimed) -> Result<()> {
+    tx.run(
+        "UPDATE jobs SET lease_until = NULL, attempts = attempts - 1 WHERE id = ? AND fence = ?",
+        args![job.id.as_str(), job.fence],
+    )
+    .await?;
+    tx.tell_of_job().await
+}
+
+/// Fencing numbers and payloads of the jobs that somebody has at this moment.
+///
+/// # Errors
+/// When the database fails.
+pub async fn at_work(tx: &mut Tx, now: Timestamp) -> Result<Vec<(i64, String)>> {
+    let sql = "SELECT id, fence, payload FROM jobs WHERE lease_until >= ?";
+    tx.all(sql, args![now.0])
+        .await?
+        .iter()
+        .map(|row| Ok((row.int(TABLE, "fence")?, row.text(TABLE, "payload")?)))
+        .collect()
+}
+
 /// Frees every job: for the one process that owns the catalog, when it starts.
 ///
 /// # Errors
@@ -186,5 +280,6 @@ fn from_row(row: &Row) -> Result<Claimed> {
         payload: row.text(TABLE, "payload")?,
         fence: row.int(TABLE, "fence")?,
         attempts: row.int(TABLE, "attempts")?,
+        is_cancelled: row.int(TABLE, "cancelled")? != 0,
     })
 }

@@ -16,7 +16,7 @@ pub mod staged;
 pub mod tasks;
 pub mod usage;
 
-pub use conn::{Catalog, Tx, Version};
+pub use conn::{Catalog, Heard, Tx, Version};
 pub use query::{
     Column, Direction, Filter, ListQuery, MemberFilter, NumberColumn, Op, SortKey, TaskKey,
     TaskQuery, TimeColumn, Viewer, VisibilityFilter,

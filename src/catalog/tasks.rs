@@ -1,12 +1,14 @@
 //! Tasks.
 
+use serde_json::Value;
+
 use super::conn::{Arg, Row, args};
 use super::{Direction, Result, TaskKey, TaskQuery, Tx};
 use crate::domain::{ImageId, Task, TaskStatus, Timestamp};
 
 const TABLE: &str = "tasks";
 const COLUMNS: &str = "id, kind, status, owner, image_id, request_id, user_id, input, result, \
-     message, expires_at, created_at, updated_at";
+     message, expires_at, created_at, updated_at, progress";
 
 /// Adds a task.
 ///
@@ -14,7 +16,7 @@ const COLUMNS: &str = "id, kind, status, owner, image_id, request_id, user_id, i
 /// When the database fails.
 pub async fn insert(tx: &mut Tx, task: &Task) -> Result<()> {
     tx.run(
-        format!("INSERT INTO tasks ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+        format!("INSERT INTO tasks ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
         vec![
             task.id.as_str().into(),
             task.kind.as_str().into(),
@@ -29,6 +31,7 @@ pub async fn insert(tx: &mut Tx, task: &Task) -> Result<()> {
             task.expires_at.map(|t| t.0).into(),
             task.created_at.0.into(),
             task.updated_at.0.into(),
+            task.progress.as_ref().map(ToString::to_string).into(),
         ],
     )
     .await?;
@@ -143,6 +146,26 @@ pub async fn progress(
     Ok(())
 }
 
+/// Notes how far the work of a task is, in words and in numbers, while it is being worked on.
+///
+/// # Errors
+/// When the database fails.
+pub async fn report(
+    tx: &mut Tx,
+    id: &str,
+    message: &str,
+    progress: &Value,
+    now: Timestamp,
+) -> Result<()> {
+    tx.run(
+        "UPDATE tasks SET message = ?, progress = ?, updated_at = ? \
+         WHERE id = ? AND status = 'processing'",
+        args![message, progress.to_string(), now.0, id],
+    )
+    .await?;
+    Ok(())
+}
+
 /// Ends a task; it is forgotten at `expires_at`.
 ///
 /// # Errors
@@ -157,7 +180,8 @@ pub async fn end(
     expires_at: Timestamp,
 ) -> Result<()> {
     tx.run(
-        "UPDATE tasks SET status = ?, result = ?, message = ?, updated_at = ?, expires_at = ? \
+        "UPDATE tasks SET status = ?, result = ?, message = ?, updated_at = ?, expires_at = ?, \
+         progress = NULL \
          WHERE id = ? AND status IN ('pending', 'processing')",
         args![status.name(), result, message, now.0, expires_at.0, id],
     )
@@ -195,5 +219,9 @@ fn from_row(row: &Row) -> Result<Task> {
         expires_at: row.opt_int(TABLE, "expires_at")?.map(Timestamp),
         created_at: Timestamp(row.int(TABLE, "created_at")?),
         updated_at: Timestamp(row.int(TABLE, "updated_at")?),
+        progress: row
+            .opt_text(TABLE, "progress")?
+            .map(|text| json("progress", &text))
+            .transpose()?,
     })
 }

@@ -33,6 +33,7 @@ mod signals;
 mod size;
 mod target;
 mod work;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -89,6 +90,8 @@ enum Command {
     Resize(resize::Args),
     /// Serve images over HTTP
     Serve(ServeArgs),
+    /// Work on the imports of a service whose catalog and stores this machine shares
+    Worker(worker::Args),
     /// Look after the catalog's database
     Db(DbArgs),
     /// Make tokens for the authentication mode "static"
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Create(args) => create::run(&args),
         Command::Resize(args) => resize::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Worker(args) => worker::run(&args),
         Command::Db(args) => db::run(&args),
         Command::Auth(args) => auth::run(&args),
         Command::Policy(args) => policy::run(&args),

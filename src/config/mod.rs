@@ -195,8 +195,12 @@ pub struct Import {
     pub glance_regions: std::collections::BTreeMap<String, String>,
     /// Properties that glance-download takes over: those that begin so.
     pub glance_properties: Vec<String>,
-    /// Imports worked on at once; 0: one a core.
-    pub workers: usize,
+    /// Jobs worked on at once in this process: one a core where it is not said, none where it is 0
+    /// and `glint worker` elsewhere does them.
+    pub workers: Option<usize>,
+    /// A folder for what waits for an import that all processes sharing the catalog see, so that each
+    /// can do every import; absent: `staging` in the data folder, and who staged it imports it.
+    pub shared_staging: Option<PathBuf>,
     /// Whether conversions confine themselves: `auto` as far as the kernel can, `on` wholly or
     /// not at all, `off`.
     pub sandbox: Policy,
@@ -232,7 +236,8 @@ impl Default for Import {
             glance_properties: ["hw_", "trait:", "os_distro", "os_secure_boot", "os_type"]
                 .map(str::to_owned)
                 .into(),
-            workers: 0,
+            workers: None,
+            shared_staging: None,
             sandbox: Policy::default(),
             worker_memory: 2 << 30,
             worker_cpu_seconds: 24 * 3600,

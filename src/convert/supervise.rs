@@ -23,8 +23,9 @@ static UNFENCED: Once = Once::new();
 /// Bytes of one line of a worker's at most.
 const MAX_LINE: usize = 64 << 10;
 
-/// Converts `from` into `to` in a worker process; `report` is told the percentage now and then.
-/// Answers the virtual size. The output is durable. The worker dies with us, and when dropped.
+/// Converts `from` into `to` in a worker process; `report` is told now and then how many of how many
+/// bytes it has gone through. Answers the virtual size. The output is durable. The worker dies with us,
+/// and when dropped.
 ///
 /// # Errors
 /// `Image` when the image is at fault, `Ours` when we are.
@@ -33,7 +34,7 @@ pub async fn supervise(
     request: &Request,
     from: &Path,
     to: &Path,
-    report: impl Fn(u64),
+    report: impl Fn(u64, u64),
 ) -> Result<u64, Error> {
     let source = File::open(from).map_err(|e| ours("opening staged data", &e))?;
     let output = File::options()
@@ -43,16 +44,8 @@ pub async fn supervise(
         .truncate(true)
         .open(to)
         .map_err(|e| ours("making the output", &e))?;
-    let mut last = 0;
-    let heard = |done: u64, total: u64| {
-        let percent = done.saturating_mul(100) / total.max(1);
-        if percent >= last + 5 {
-            last = percent;
-            report(percent);
-        }
-    };
     let running = start(svc, request, source, output)?;
-    running.finish(heard).await
+    running.finish(report).await
 }
 
 fn ours(doing: &str, e: &dyn std::fmt::Display) -> Error {

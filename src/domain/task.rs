@@ -21,6 +21,12 @@ pub enum TaskStatus {
 }
 
 impl TaskStatus {
+    /// Whether nothing more will come of it.
+    #[must_use]
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Success | Self::Failure)
+    }
+
     /// The name on the wire and in the catalog.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -82,4 +88,6 @@ pub struct Task {
     pub created_at: Timestamp,
     /// When it last moved.
     pub updated_at: Timestamp,
+    /// How far it is, while it is being worked on.
+    pub progress: Option<Value>,
 }

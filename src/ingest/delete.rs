@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Error, Staging};
-use crate::catalog::{images, locations, staged};
+use crate::catalog::{images, jobs, locations, staged};
 use crate::domain::{Event, ImageId, Location, Status, Timestamp};
 use crate::service::Service;
 
@@ -30,7 +30,10 @@ pub async fn delete(svc: &Arc<Service>, id: &ImageId) -> Result<(), Error> {
         locations::doom_all(&mut tx, id).await?;
     }
     staged::delete(&mut tx, id).await?;
+    jobs::tell_of_stop(&mut tx).await?;
     tx.commit().await?;
+    // Whoever imports into it need not go on.
+    svc.stops.notify_waiters();
     tracing::info!(image.id = %id, "image {id} is deleted");
 
     // Whatever still writes into staging for it finds its row gone and removes its file. The rest

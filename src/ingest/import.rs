@@ -279,15 +279,12 @@ async fn enqueue(
     urgency: Urgency,
 ) -> Result<(), Error> {
     let payload = serde_json::to_string(job).map_err(|e| Error::Internal(e.to_string()))?;
-    Ok(jobs::enqueue(
-        tx,
-        &task.id,
-        kind,
-        &payload,
-        urgency.priority(),
-        task.created_at,
-    )
-    .await?)
+    let priority = urgency.priority();
+    jobs::enqueue(tx, &task.id, kind, &payload, priority, task.created_at).await?;
+    if let Some(project) = &task.owner {
+        jobs::belongs_to(tx, &task.id, project).await?;
+    }
+    Ok(())
 }
 
 fn new_task(kind: &str, image: &ImageId, input: Value, ctx: &Context, now: Timestamp) -> Task {
@@ -305,5 +302,6 @@ fn new_task(kind: &str, image: &ImageId, input: Value, ctx: &Context, now: Times
         expires_at: None,
         created_at: now,
         updated_at: now,
+        progress: None,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::catalog::{self, locations, staged};
+use crate::catalog::{self, Tx, locations, staged};
 use crate::domain::{ImageId, Timestamp};
 use crate::service::Service;
 
@@ -25,8 +25,9 @@ pub(crate) enum Kept {
 pub(crate) struct Lease(JoinHandle<()>);
 
 impl Lease {
-    pub(crate) fn until() -> Timestamp {
-        Timestamp::now().plus_seconds(LEASE_SECONDS)
+    /// When a lease ends that begins now.
+    pub(crate) async fn until(tx: &mut Tx) -> catalog::Result<Timestamp> {
+        Ok(tx.clock().await?.plus_seconds(LEASE_SECONDS))
     }
 
     pub(crate) fn keep(svc: &Arc<Service>, kept: Kept) -> Self {
@@ -53,9 +54,10 @@ impl Drop for Lease {
 
 async fn renew(svc: &Service, kept: &Kept) -> catalog::Result<()> {
     let mut tx = svc.catalog.write().await?;
+    let until = Lease::until(&mut tx).await?;
     match kept {
-        Kept::Location(id) => locations::renew(&mut tx, id, Lease::until()).await?,
-        Kept::Staged(image) => staged::renew(&mut tx, image, Lease::until()).await?,
+        Kept::Location(id) => locations::renew(&mut tx, id, until).await?,
+        Kept::Staged(image) => staged::renew(&mut tx, image, until).await?,
     }
     tx.commit().await
 }

@@ -31,7 +31,7 @@ pub use intake::{Received, digest};
 pub use lease::LEASE_SECONDS;
 pub(crate) use stage::take;
 pub use stage::{stage, upload_converting};
-pub use staging::Staging;
+pub use staging::{Named, Staging};
 pub use upload::{Announced, upload};
 pub(crate) use upload::{Look, copy, describe};
 

@@ -22,8 +22,8 @@ use crate::service::Service;
 use crate::stores::{BlobWriter as _, FileWriter};
 use crate::telemetry::Stage;
 
-/// How often an upload that became an import looks how far that is.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often an upload that became an import looks how far that is, where nobody tells it.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Takes an image's data into staging, to be imported later.
 ///
@@ -70,6 +70,7 @@ pub async fn upload_converting(
 /// Waits until a task has ended.
 async fn end_of(svc: &Service, image: &ImageId, task: &str) -> Result<(), Error> {
     loop {
+        let told = svc.told.notified();
         let mut tx = svc.catalog.read().await?;
         let found = tasks::find(&mut tx, task).await?.ok_or(Error::Gone)?;
         match found.status {
@@ -81,7 +82,7 @@ async fn end_of(svc: &Service, image: &ImageId, task: &str) -> Result<(), Error>
             TaskStatus::Pending | TaskStatus::Processing => {}
         }
         drop(tx);
-        tokio::time::sleep(LOOK).await;
+        let _ = tokio::time::timeout(LOOK, told).await;
     }
 }
 
@@ -101,7 +102,8 @@ async fn put(
         let owner = image.owner.as_deref();
         allowance = Some(svc.quotas.allowance(&mut tx, owner, announced.size).await?);
     }
-    staged::insert(&mut tx, &image.id, Lease::until()).await?;
+    let until = Lease::until(&mut tx).await?;
+    staged::insert(&mut tx, &image.id, until).await?;
     if let Some(host) = &svc.host {
         staged::lies_at(&mut tx, &image.id, host).await?;
     }

@@ -5,60 +5,84 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::domain::ImageId;
-use crate::stores::sync_dir;
 
-/// A folder of staged files, named for their images.
+/// A folder of staged files, named for their images, and one for files nobody else sees.
 #[derive(Clone, Debug)]
-pub struct Staging(PathBuf);
+pub struct Staging {
+    folder: PathBuf,
+    scratch: PathBuf,
+}
+
+/// What a staged file is, by its name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Named {
+    /// The image.
+    pub image: ImageId,
+    /// The fencing number of the job whose file it is; `None` for what was staged.
+    pub fence: Option<i64>,
+}
+
+impl Named {
+    fn parse(name: &str) -> Option<Self> {
+        let (image, rest) = name.split_once('.').unwrap_or((name, ""));
+        let image = image.parse().ok()?;
+        let fence = match rest {
+            "" | "part" => None,
+            rest => Some(rest.split('.').next()?.parse().ok()?),
+        };
+        Some(Self { image, fence })
+    }
+}
 
 impl Staging {
-    /// Opens the folder, making it where it is missing.
+    /// Opens the folders, making what is missing.
     ///
     /// # Errors
-    /// When it cannot be made.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    /// When they cannot be made.
+    pub fn open(folder: &Path, scratch: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let staging = Self(folder.to_owned());
-        fs::create_dir_all(staging.scratch_dir())?;
-        Ok(staging)
+        fs::create_dir_all(scratch)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            scratch: scratch.to_owned(),
+        })
     }
 
     /// Where the staged bytes of an image lie.
     #[must_use]
     pub fn path(&self, image: &ImageId) -> PathBuf {
-        self.0.join(image.as_str())
+        self.folder.join(image.as_str())
     }
 
     /// Where a conversion of an image's staged bytes is written, by the job with this fencing
     /// number: a worker that lost its lease cannot write into the file of the next.
     #[must_use]
     pub fn output(&self, image: &ImageId, fence: i64) -> PathBuf {
-        self.0.join(format!("{image}.{fence}.out"))
+        self.folder.join(format!("{image}.{fence}.out"))
     }
 
     /// Where the job with this fencing number puts what it fetches for an image.
     #[must_use]
     pub fn fetched(&self, image: &ImageId, fence: i64) -> PathBuf {
-        self.0.join(format!("{image}.{fence}.in"))
+        self.folder.join(format!("{image}.{fence}.in"))
     }
 
     /// Where that job unpacks it.
     #[must_use]
     pub fn unpacked(&self, image: &ImageId, fence: i64) -> PathBuf {
-        self.0.join(format!("{image}.{fence}.raw"))
+        self.folder.join(format!("{image}.{fence}.raw"))
     }
 
-    /// The images that have staged bytes here, whole or not.
+    /// The files here with what they are; `None` for what is none of ours.
     ///
     /// # Errors
     /// When the file system fails.
-    pub fn images(&self) -> io::Result<Vec<ImageId>> {
+    pub fn files(&self) -> io::Result<Vec<(PathBuf, Option<Named>)>> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.0)? {
-            let name = entry?.file_name();
-            let name = name.to_string_lossy();
-            let id = name.strip_suffix(".part").unwrap_or(&name);
-            found.extend(id.parse::<ImageId>());
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let named = Named::parse(&entry.file_name().to_string_lossy());
+            found.push((entry.path(), named));
         }
         Ok(found)
     }
@@ -74,8 +98,8 @@ impl Staging {
     /// Where such files are made, beside the staged ones: whoever may write here finds nothing
     /// of an image's by name.
     #[must_use]
-    pub fn scratch_dir(&self) -> PathBuf {
-        self.0.with_file_name("scratch")
+    pub fn scratch_dir(&self) -> &Path {
+        &self.scratch
     }
 
     /// Removes a file; what is not there is removed.
@@ -89,25 +113,47 @@ impl Staging {
         }
     }
 
-    /// Removes everything that `keep` does not name: for the one process that owns the folder,
-    /// when it starts.
+    /// Removes scratch files that a crash has left, where the file system has no unnamed ones.
     ///
     /// # Errors
     /// When the file system fails.
-    pub fn sweep(&self, keep: &[ImageId]) -> io::Result<usize> {
-        let mut removed = 0;
-        // Where the file system has no unnamed files, a crash may leave some.
-        for entry in fs::read_dir(self.scratch_dir())? {
+    pub fn clear_scratch(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.scratch)? {
             Self::remove(&entry?.path())?;
         }
-        for entry in fs::read_dir(&self.0)? {
-            let name = entry?.file_name();
-            if !keep.iter().any(|id| name == *id.as_str()) {
-                Self::remove(&self.0.join(name))?;
-                removed += 1;
-            }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_whose_it_is() {
+        let id = ImageId::random();
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::open(&dir.path().join("a"), &dir.path().join("b")).unwrap();
+        for (path, fence) in [
+            (staging.path(&id), None),
+            (staging.path(&id).with_added_extension("part"), None),
+            (staging.output(&id, 7), Some(7)),
+            (staging.unpacked(&id, 8), Some(8)),
+            (
+                staging.fetched(&id, 9).with_added_extension("part"),
+                Some(9),
+            ),
+        ] {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let want = Named {
+                image: id.clone(),
+                fence,
+            };
+            assert_eq!(Named::parse(&name), Some(want), "{name}");
         }
-        sync_dir(&self.0)?;
-        Ok(removed)
+        for other in ["lost+found", "", "x.7.out"] {
+            assert_eq!(Named::parse(other), None, "{other}");
+        }
+        assert_eq!(Named::parse(&format!("{id}.x.out")), None);
     }
 }

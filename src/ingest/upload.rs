@@ -85,7 +85,8 @@ pub async fn upload(
     let owner = image.owner.as_deref();
     let mut allowance = svc.quotas.allowance(&mut tx, owner, announced.size).await?;
     let now = Timestamp::now();
-    locations::insert_pending(&mut tx, &image.id, &location, Lease::until(), now).await?;
+    let until = Lease::until(&mut tx).await?;
+    locations::insert_pending(&mut tx, &image.id, &location, until, now).await?;
     tx.commit().await?;
 
     let lease = Lease::keep(svc, Kept::Location(location.id.clone()));
@@ -258,16 +259,17 @@ pub(super) enum PutBack {
     Gone,
 }
 
-/// Copies an image's data from the stores that have it into the blob at `url`, and checks on the
-/// way that it still is what it was.
+/// Copies an image's data, seen by `watch`, from the stores that have it into the blob at `url`, and
+/// checks on the way that it still is what it was.
 pub(crate) async fn copy(
     svc: &Arc<Service>,
     image: &Image,
     to: &Store,
     url: &str,
+    watch: impl FnOnce(Body) -> Body,
 ) -> Result<(), Error> {
     let size = image.size.ok_or(Error::NoData)?;
-    let body = super::download(svc, image, 0..size, &[]).await?;
+    let body = watch(super::download(svc, image, 0..size, &[]).await?);
     let algo = image.hashes.as_ref().and_then(|h| h.algo.parse().ok());
     let expect = Expect {
         announced: Some(size),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::import::deleted;
+use super::meter::{Meter, Phase};
 use super::runner::{Failure, Why, chain};
 use crate::catalog::{self, Tx, images, jobs, locations, tasks};
 use crate::domain::{
@@ -42,7 +43,12 @@ impl LocateJob {
         id.map_err(|_| Failure::Final("the job names no image".into()))
     }
 
-    pub(super) async fn run(&self, svc: &Arc<Service>, job: &jobs::Claimed) -> Result<(), Failure> {
+    pub(super) async fn run(
+        &self,
+        svc: &Arc<Service>,
+        job: &jobs::Claimed,
+        meter: &Arc<Meter>,
+    ) -> Result<(), Failure> {
         let id = self.id()?;
         let mut tx = svc.catalog.write().await?;
         let now = Timestamp::now();
@@ -61,7 +67,9 @@ impl LocateJob {
         }
         let verifies = svc.config.import.do_secure_hash;
         let hashes = match &self.digest {
-            Some((algo, value)) if verifies => Some(self.verify(svc, size, algo, value).await?),
+            Some((algo, value)) if verifies => {
+                Some(self.verify(svc, size, algo, value, meter).await?)
+            }
             Some((algo, value)) => Some(Hashes {
                 checksum: None,
                 algo: algo.clone(),
@@ -115,8 +123,9 @@ impl LocateJob {
         size: u64,
         algo: &str,
         value: &str,
+        meter: &Arc<Meter>,
     ) -> Result<Hashes, Failure> {
-        let hashes = digest(svc, &self.store, &self.url, size, algo).await?;
+        let hashes = digest(svc, &self.store, &self.url, size, algo, meter).await?;
         if hashes.value == value {
             Ok(hashes)
         } else {
@@ -189,13 +198,22 @@ impl HashJob {
     /// Its name in the queue.
     pub const KIND: &'static str = "hash";
 
+    /// After what clients wait for.
+    const PRIORITY: i64 = -1;
+
     async fn enqueue(tx: &mut Tx, image: &ImageId, now: Timestamp) -> catalog::Result<()> {
         let id = uuid::Uuid::new_v4().to_string();
         let payload: Value = json!({ "image_id": image.as_str() });
-        jobs::enqueue(tx, &id, Self::KIND, &payload.to_string(), 0, now).await
+        let payload = payload.to_string();
+        jobs::enqueue(tx, &id, Self::KIND, &payload, Self::PRIORITY, now).await
     }
 
-    pub(super) async fn run(&self, svc: &Arc<Service>, job: &jobs::Claimed) -> Result<(), Failure> {
+    pub(super) async fn run(
+        &self,
+        svc: &Arc<Service>,
+        job: &jobs::Claimed,
+        meter: &Arc<Meter>,
+    ) -> Result<(), Failure> {
         let Some(image) = self.image(svc).await? else {
             return Err(deleted());
         };
@@ -203,7 +221,8 @@ impl HashJob {
             return Err(deleted());
         };
         let algo = svc.config.import.hash_algo();
-        let hashes = digest(svc, &location.store, &location.url, size, algo.name()).await?;
+        let (store, url) = (&location.store, &location.url);
+        let hashes = digest(svc, store, url, size, algo.name(), meter).await?;
         let mut tx = svc.catalog.write().await?;
         jobs::finish(&mut tx, job).await?;
         images::change(&mut tx, &image.id, image.status, |image| {
@@ -233,6 +252,7 @@ async fn digest(
     url: &str,
     size: u64,
     algo: &str,
+    meter: &Arc<Meter>,
 ) -> Result<Hashes, Failure> {
     let algo: HashAlgo = algo.parse().map_err(|e: String| Failure::Final(e.into()))?;
     let store = svc
@@ -244,6 +264,8 @@ async fn digest(
         .open(url, 0..size)
         .await
         .map_err(|e| unreachable(&e))?;
+    meter.begin(Phase::Verifying, Some(size), None);
+    let body = meter.count_in(body, false);
     let (got, hashes) = ingest::digest(body, algo).await.map_err(|e| {
         tracing::warn!(error = chain(&e), "a location broke off");
         Failure::Transient("The location broke off".into())

@@ -2,12 +2,15 @@
 
 mod import;
 mod locate;
+mod meter;
 mod runner;
+mod running;
 mod sweep;
 
 pub(crate) use import::{FAILED, IMPORTING, LOCK};
 pub use import::{ImportJob, Source, Token};
 pub use locate::{HashJob, LocateJob};
 pub use runner::work;
+pub use running::Running;
 pub(crate) use sweep::recover;
 pub use sweep::{clear_up, sweep};

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::{self, jobs};
-use crate::domain::Timestamp;
 use crate::ingest::LEASE_SECONDS;
 use crate::quota;
 use crate::service::Service;
@@ -13,6 +12,7 @@ use crate::service::Service;
 use super::ImportJob;
 use super::import::deleted;
 use super::locate::{HashJob, LocateJob};
+use super::meter::Meter;
 
 /// How often an idle worker looks by itself.
 const IDLE: Duration = Duration::from_secs(5);
@@ -112,11 +112,12 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 pub async fn work(svc: Arc<Service>, n: usize) {
     loop {
         let claimed = async {
-            let now = Timestamp::now();
             let mut tx = svc.catalog.write().await?;
+            let now = tx.clock().await?;
             let until = now.plus_seconds(LEASE_SECONDS);
             let job = jobs::claim(&mut tx, svc.host.as_deref(), now, until).await?;
             tx.commit().await?;
+            job.iter().for_each(|job| svc.running.add(job));
             Ok::<_, catalog::Error>(job)
         };
         match claimed.await {
@@ -150,6 +151,8 @@ async fn run(svc: &Arc<Service>, job: jobs::Claimed) {
     if let Err(e) = ended {
         tracing::error!(job.id, error = %e, "the end of job {} could not be recorded", job.id);
     }
+    svc.running.remove(&job);
+    svc.told.notify_waiters();
 }
 
 async fn attempt(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalog::Result<()> {
@@ -157,10 +160,14 @@ async fn attempt(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalo
         // It took its worker down with it, time and again.
         let sentence = format!("given up after {ATTEMPTS} attempts");
         Err(Failure::Final(sentence.into()))
+    } else if job.is_cancelled {
+        Err(cancelled())
     } else {
+        let meter = Arc::new(Meter::default());
         tokio::select! {
-            result = work.run(svc, job) => result,
+            result = work.run(svc, job, &meter) => result,
             stopped = keep(svc, job, work) => Err(stopped),
+            stopped = meter.tell(svc, &job.id) => Err(stopped),
         }
     };
     work.tidy(svc, job).await;
@@ -177,8 +184,11 @@ async fn attempt(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalo
                 "job {} failed and will be tried again",
                 job.id
             );
-            let run_at = Timestamp::now().plus_seconds(1 << job.attempts.clamp(0, 10));
             let mut tx = svc.catalog.write().await?;
+            let run_at = tx
+                .clock()
+                .await?
+                .plus_seconds(1 << job.attempts.clamp(0, 10));
             jobs::retry(&mut tx, job, &e.text, run_at).await?;
             work.reset(&mut tx).await?;
             tx.commit().await
@@ -215,11 +225,16 @@ impl Work {
         .map_err(|e| e.to_string())
     }
 
-    async fn run(&self, svc: &Arc<Service>, job: &jobs::Claimed) -> Result<(), Failure> {
+    async fn run(
+        &self,
+        svc: &Arc<Service>,
+        job: &jobs::Claimed,
+        meter: &Arc<Meter>,
+    ) -> Result<(), Failure> {
         match self {
-            Self::Import(work) => work.run(svc, job).await,
-            Self::Locate(work) => work.run(svc, job).await,
-            Self::Hash(work) => work.run(svc, job).await,
+            Self::Import(work) => work.run(svc, job, meter).await,
+            Self::Locate(work) => work.run(svc, job, meter).await,
+            Self::Hash(work) => work.run(svc, job, meter).await,
         }
     }
 
@@ -268,21 +283,45 @@ async fn keep(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> Failure {
     let mut tick = tokio::time::interval(HEARTBEAT);
     tick.tick().await;
     loop {
-        tick.tick().await;
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = svc.stops.notified() => {}
+        }
         match beat(svc, job, work).await {
-            Ok(true) => {}
-            Ok(false) => return deleted(),
+            Ok(Wanted::Still) => {}
+            Ok(Wanted::Deleted) => return deleted(),
+            Ok(Wanted::Cancelled) => return cancelled(),
             Err(catalog::Error::Conflict(_)) => return Failure::Lost,
             Err(e) => tracing::warn!(job.id, error = %e, "a heartbeat was missed"),
         }
     }
 }
 
+/// Whether a job is still to be done.
+enum Wanted {
+    Still,
+    /// Its image is gone, or no longer waits for it.
+    Deleted,
+    /// Somebody asked for its end.
+    Cancelled,
+}
+
+/// Why a job ends that its owner does not want any more.
+fn cancelled() -> Failure {
+    Failure::Final("Cancelled on request".into())
+}
+
 /// Renews the lease; answers whether the job is still wanted.
-async fn beat(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalog::Result<bool> {
+async fn beat(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalog::Result<Wanted> {
     let mut tx = svc.catalog.write().await?;
-    let until = Timestamp::now().plus_seconds(LEASE_SECONDS);
-    jobs::heartbeat(&mut tx, job, until).await?;
+    let until = tx.clock().await?.plus_seconds(LEASE_SECONDS);
+    let is_cancelled = jobs::heartbeat(&mut tx, job, until).await?;
     tx.commit().await?;
-    work.is_wanted(svc).await
+    if is_cancelled {
+        return Ok(Wanted::Cancelled);
+    }
+    Ok(match work.is_wanted(svc).await? {
+        true => Wanted::Still,
+        false => Wanted::Deleted,
+    })
 }

@@ -1,11 +1,12 @@
 //! Clearing up: what died between intent and fact.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::{self, images, jobs, locations, staged, tasks};
 use crate::domain::{Event, ImageId, Status, Timestamp};
-use crate::ingest::{Staging, sweep_doomed};
+use crate::ingest::{Named, Staging, sweep_doomed};
 use crate::service::Service;
 
 /// How often the sweep looks.
@@ -16,10 +17,15 @@ pub async fn sweep(svc: Arc<Service>) {
     let mut tick = tokio::time::interval(EVERY);
     loop {
         tick.tick().await;
-        if let Err(e) = clear_up(&svc, Timestamp::now()).await {
+        if let Err(e) = now_and_then(&svc).await {
             tracing::warn!(error = %e, "the sweep failed and will be tried again");
         }
     }
+}
+
+async fn now_and_then(svc: &Arc<Service>) -> catalog::Result<()> {
+    let now = svc.catalog.read().await?.clock().await?;
+    once(svc, now, Leases::Living).await
 }
 
 /// At start. Nobody else can be at work on an embedded catalog: every lease is dead. On a shared
@@ -27,19 +33,16 @@ pub async fn sweep(svc: Arc<Service>) {
 pub(crate) async fn recover(svc: &Arc<Service>) -> anyhow::Result<()> {
     let mut freed = 0;
     if svc.catalog.is_shared() {
-        once(svc, Timestamp::now(), Leases::Living).await?;
+        now_and_then(svc).await?;
     } else {
         let mut tx = svc.catalog.write().await?;
         freed = jobs::release_all(&mut tx).await?;
         tx.commit().await?;
         once(svc, Timestamp::now(), Leases::AllDead).await?;
     }
-
-    let mut tx = svc.catalog.read().await?;
-    let keep = staged::all(&mut tx, svc.host.as_deref()).await?;
-    drop(tx);
+    let removed = sweep_staging(svc).await?;
     let staging = svc.staging.clone();
-    let removed = tokio::task::spawn_blocking(move || staging.sweep(&keep)).await??;
+    tokio::task::spawn_blocking(move || staging.clear_scratch()).await??;
     if freed > 0 || removed > 0 {
         tracing::info!(
             jobs = freed,
@@ -118,38 +121,65 @@ async fn end_staging(svc: &Service, id: &ImageId, now: Timestamp) -> catalog::Re
     tx.commit().await
 }
 
-/// Removes what lies in our staging area of images that others have deleted or put back.
-async fn sweep_staging(svc: &Service) -> catalog::Result<()> {
+/// Removes what lies in our staging area and belongs to nobody: of images that were deleted or put
+/// back, of jobs that nobody is at any more. Answers how many files it was.
+async fn sweep_staging(svc: &Service) -> catalog::Result<usize> {
     let staging = svc.staging.clone();
-    let found = tokio::task::spawn_blocking(move || staging.images()).await;
+    // Listed first: whoever makes a file has noted it in the catalog before.
+    let found = tokio::task::spawn_blocking(move || staging.files()).await;
     let found = match found.map_err(std::io::Error::other).flatten() {
         Ok(found) => found,
         Err(e) => {
             tracing::warn!(error = %e, "the staging area could not be listed");
-            return Ok(());
+            return Ok(0);
         }
     };
-    for id in found {
+    let mut tx = svc.catalog.read().await?;
+    let staged = staged::all(&mut tx, svc.host.as_deref()).await?;
+    let now = tx.clock().await?;
+    let at_work = jobs::at_work(&mut tx, now).await?;
+    drop(tx);
+    let mut removed = 0;
+    for (path, named) in found {
+        let Some(Named { image, fence }) = named else {
+            continue;
+        };
+        let is_wanted = match fence {
+            None => staged.contains(&image),
+            Some(fence) => at_work
+                .iter()
+                .any(|(held, job)| *held == fence && job.contains(image.as_str())),
+        };
+        if is_wanted {
+            continue;
+        }
+        removed += 1;
+        if fence.is_some() {
+            remove_file(&image, path).await;
+            continue;
+        }
         let mut tx = svc.catalog.write().await?;
         // Locked, so that nobody stages anew meanwhile.
-        images::find(&mut tx, &id).await?;
-        if !staged::all(&mut tx, svc.host.as_deref())
-            .await?
-            .contains(&id)
-        {
-            remove_staged(svc, &id).await;
+        images::find(&mut tx, &image).await?;
+        let staged = staged::all(&mut tx, svc.host.as_deref()).await?;
+        if !staged.contains(&image) {
+            remove_file(&image, path).await;
         }
     }
-    Ok(())
+    Ok(removed)
+}
+
+async fn remove_file(image: &ImageId, path: PathBuf) {
+    let removed = tokio::task::spawn_blocking(move || Staging::remove(&path)).await;
+    if let Err(e) = removed.map_err(std::io::Error::other).flatten() {
+        tracing::warn!(image.id = %image, error = %e, "staged bytes could not be removed");
+    }
 }
 
 async fn remove_staged(svc: &Service, id: &ImageId) {
     let path = svc.staging.path(id);
     for path in [path.with_added_extension("part"), path] {
-        let removed = tokio::task::spawn_blocking(move || Staging::remove(&path)).await;
-        if let Err(e) = removed.map_err(std::io::Error::other).flatten() {
-            tracing::warn!(image.id = %id, error = %e, "staged bytes could not be removed");
-        }
+        remove_file(id, path).await;
     }
 }
 

@@ -92,7 +92,7 @@ impl House {
         // `cargo test` runs us from a binary that converts nothing.
         config.import.worker_program = Some(env!("CARGO_BIN_EXE_glint").into());
         config.formats.disk_formats.push("gpt".into());
-        config.import.workers = 1;
+        config.import.workers = Some(1);
         if let Some(database) = database::chosen().await {
             config.catalog.url = Some(Secret::new(database.url));
         }

@@ -260,6 +260,7 @@ async fn a_lock_is_held_while_its_task_lives_and_taken_over_when_it_does_not() {
         expires_at: None,
         created_at: at,
         updated_at: at,
+        progress: None,
     };
     let body = json!({"method": {"name": "copy-image"}, "stores": ["store2"]});
     for (at, status) in [(now, 409), (old, 202)] {

@@ -6,6 +6,7 @@ mod imports;
 mod members;
 mod metadefs;
 mod ours;
+mod progress;
 mod rbac;
 mod replay;
 mod sample;

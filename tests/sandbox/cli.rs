@@ -191,6 +191,8 @@ fn the_service_s_worker_says_it_too() {
         output: "qcow2".into(),
         options: Vec::new(),
         compress: false,
+        in_order: None,
+        virtual_size: None,
         sandbox: glint::convert::sandbox::Policy::Auto,
         memory: 1 << 30,
         cpu_seconds: 60,

@@ -11,6 +11,7 @@ pub(super) mod members;
 pub(super) mod metadefs;
 pub(super) mod schemas;
 pub(super) mod tags;
+pub(super) mod task_events;
 pub(super) mod tasks;
 
 use axum::http::{StatusCode, header};

@@ -13,7 +13,7 @@ pub(super) use image::{ImageList, ImageView};
 pub(super) use location::LocationView;
 pub(super) use member::{MemberList, MemberView};
 pub(super) use store::{DetailedStore, StoreList, StoreView};
-pub(super) use task::{TaskDetail, TaskList, TaskPage, TaskStub, TaskView};
+pub(super) use task::{TaskDetail, TaskEvent, TaskList, TaskPage, TaskStub, TaskView};
 
 use crate::config::Config;
 

@@ -1,5 +1,7 @@
 //! Tasks.
 
+use std::fmt;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -23,6 +25,8 @@ pub(in crate::api) struct TaskView<'a> {
     input: &'a Value,
     result: Option<&'a Value>,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    os_glint_progress: Option<&'a Value>,
 }
 
 impl<'a> From<&'a Task> for TaskView<'a> {
@@ -43,6 +47,7 @@ impl<'a> From<&'a Task> for TaskView<'a> {
             input: &task.input,
             result: task.result.as_ref(),
             message: &task.message,
+            os_glint_progress: task.progress.as_ref(),
         }
     }
 }
@@ -115,6 +120,8 @@ pub(in crate::api) struct TaskDetail<'a> {
     user_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    os_glint_progress: Option<&'a Value>,
 }
 
 impl<'a> From<&'a Task> for TaskDetail<'a> {
@@ -136,6 +143,36 @@ impl<'a> From<&'a Task> for TaskDetail<'a> {
             request_id: &task.request_id,
             user_id: task.user_id.as_deref(),
             expires_at: stub.expires_at,
+            os_glint_progress: task.progress.as_ref(),
         }
+    }
+}
+
+/// A task as its events tell it.
+#[derive(Serialize)]
+pub(in crate::api) struct TaskEvent<'a> {
+    id: &'a str,
+    status: &'static str,
+    message: &'a str,
+    result: Option<&'a Value>,
+    os_glint_progress: Option<&'a Value>,
+}
+
+impl<'a> From<&'a Task> for TaskEvent<'a> {
+    fn from(task: &'a Task) -> Self {
+        Self {
+            id: &task.id,
+            status: task.status.name(),
+            message: &task.message,
+            result: task.result.as_ref(),
+            os_glint_progress: task.progress.as_ref(),
+        }
+    }
+}
+
+/// As JSON, in one line.
+impl fmt::Display for TaskEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
     }
 }

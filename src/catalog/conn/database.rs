@@ -121,6 +121,21 @@ impl Database {
         }
     }
 
+    /// Asks for microseconds since 1970; `None` where the database lives in this process.
+    pub(super) const fn clock(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some(
+                "SELECT 'clock' AS id, \
+                 CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now",
+            ),
+            Self::Mysql => Some(
+                "SELECT 'clock' AS id, \
+                 TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) AS now",
+            ),
+        }
+    }
+
     /// Like [`for_update`](Self::for_update), passing by rows that others hold.
     pub(super) const fn for_update_of_free_rows(self) -> &'static str {
         match self {

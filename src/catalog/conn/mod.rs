@@ -22,6 +22,7 @@ use self::database::Database;
 pub(super) use self::row::{Arg, Row, args, marks, size_arg};
 pub use self::schema::Version;
 pub use self::tx::Tx;
+pub use self::wake::Heard;
 use super::Result;
 
 /// Connections to SQLite.

@@ -16,6 +16,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::database::Database;
 use super::row::{Arg, Row};
 use crate::catalog::{Direction, Error, Result};
+use crate::domain::Timestamp;
 
 /// How often a transaction is run again.
 const RETRIES: u8 = 5;
@@ -177,6 +178,25 @@ impl Tx {
             }
             return Ok(());
         }
+    }
+
+    /// What time it is to the database, which all processes that share it agree on: for leases and
+    /// whatever else one process sets and another one looks at. It is not among what is run again.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn clock(&mut self) -> Result<Timestamp> {
+        let Some(sql) = self.database.clock() else {
+            return Ok(Timestamp::now());
+        };
+        let statement = Statement {
+            sql: sql.to_owned(),
+            args: Vec::new(),
+            fetches: true,
+        };
+        let row = self.once(&statement).await?.rows.into_iter().next();
+        let now = row.map(|row| Row(row).int("clock", "now")).transpose()?;
+        Ok(now.map_or_else(Timestamp::now, Timestamp))
     }
 
     /// Ends a `SELECT` of rows that this transaction goes on to change: they are locked, if it is

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use formats::FileSource;
 use formats::inspect::Inspection;
@@ -16,13 +15,11 @@ use crate::convert::{self, Plan};
 use crate::domain::{Expected, HashAlgo, Hashes, Image, Measured};
 use crate::fetch;
 use crate::ingest::{self, Announced, Look};
+use crate::jobs::meter::{Meter, Phase};
 use crate::jobs::runner::{Failure, chain};
 use crate::service::Service;
 use crate::stores::{self, Store};
 use crate::telemetry::Stage;
-
-/// How often whoever watches the task is told how far a download is.
-const REPORT: Duration = Duration::from_secs(60);
 
 /// What goes into the stores.
 pub(super) enum Bytes {
@@ -56,6 +53,7 @@ impl ImportJob {
         svc: &Arc<Service>,
         image: &Image,
         scratch: &Scratch,
+        meter: &Arc<Meter>,
     ) -> Result<Ready, Failure> {
         let form = self.form(svc)?;
         let converts = form.is_some();
@@ -65,14 +63,14 @@ impl ImportJob {
             Source::Staged => {
                 let raw = staged_bytes(svc, image).await?;
                 if let Some(expected) = self.expected_of(Measured::Sent) {
-                    check(svc, &raw, expected).await?;
+                    check(&raw, expected, meter).await?;
                 }
                 (raw, image.clone())
             }
             Source::Web { uri } => {
                 let headers = HeaderMap::new();
                 let to = &scratch.fetched;
-                let raw = self.fetch(svc, image, uri, &headers, to, as_it_is);
+                let raw = self.fetch(svc, image, uri, &headers, to, as_it_is, meter);
                 (raw.await?, image.clone())
             }
             Source::Glance {
@@ -85,7 +83,7 @@ impl ImportJob {
                 let image = self.copy_metadata(svc, image, &url, &headers).await?;
                 let file = format!("{url}/file");
                 let to = &scratch.fetched;
-                let raw = self.fetch(svc, &image, &file, &headers, to, as_it_is);
+                let raw = self.fetch(svc, &image, &file, &headers, to, as_it_is, meter);
                 (raw.await?, image)
             }
             // An image without data is nothing to copy.
@@ -96,6 +94,7 @@ impl ImportJob {
         } else {
             Look::Whole
         };
+        meter.begin(Phase::Inspecting, Some(raw.size), None);
         let found = describe(svc, &raw.path, look).await?;
         let of_content = self.expected_of(Measured::Content);
         let is_wrapped =
@@ -106,15 +105,16 @@ impl ImportJob {
             false => decompresses,
         };
         let (raw, found) = if is_wrapped && unpacks {
-            self.unpack(svc, &raw, &scratch.unpacked).await?
+            unpack(svc, &raw, &scratch.unpacked, meter).await?
         } else {
             (raw, found)
         };
         if let Some(expected) = of_content {
             if found.compression.is_some() {
+                meter.begin(Phase::Verifying, Some(raw.size), None);
                 check_content(svc, &raw, expected).await?;
             } else {
-                check(svc, &raw, expected).await?;
+                check(&raw, expected, meter).await?;
             }
         }
         match convert::decide(&image, &found, form.as_ref(), &svc.config)
@@ -128,8 +128,7 @@ impl ImportJob {
                 converted_to: None,
             }),
             Plan::Convert { request, target } => {
-                self.convert(svc, &raw.path, &request, target, &scratch.output)
-                    .await
+                convert(svc, &raw, &request, target, &scratch.output, meter).await
             }
         }
     }
@@ -140,6 +139,7 @@ impl ImportJob {
     }
 
     /// Downloads into a file of this run.
+    #[expect(clippy::too_many_arguments, reason = "each is another thing")]
     async fn fetch(
         &self,
         svc: &Arc<Service>,
@@ -148,23 +148,16 @@ impl ImportJob {
         headers: &HeaderMap,
         to: &Path,
         as_it_is: bool,
+        meter: &Arc<Meter>,
     ) -> Result<Raw, Failure> {
         let answer = svc.fetcher.get(url, headers).await.map_err(of_fetch)?;
-        let mut told = tokio::time::Instant::now();
-        let mut size = 0u64;
-        let (this, service) = (self.clone(), svc.clone());
-        let body = answer.body.inspect(move |piece| {
-            size += piece.as_ref().map_or(0, |p| p.len() as u64);
-            if told.elapsed() >= REPORT {
-                told = tokio::time::Instant::now();
-                this.report(&service, format!("Copied {} MiB", size >> 20));
-            }
-        });
+        meter.begin(Phase::Fetching, answer.length, answer.length);
+        let body = meter.count_in(answer.body, true);
         let announced = Announced {
             size: answer.length,
             digest: self.expected.clone(),
         };
-        let taken = ingest::take(svc, image, body.boxed(), &announced, to, as_it_is).await;
+        let taken = ingest::take(svc, image, body, &announced, to, as_it_is).await;
         let staged = taken.map_err(|e| match e {
             ingest::Error::Client(e) => {
                 tracing::warn!(image.id = %image.id, error = chain(&e), "a download broke off");
@@ -188,69 +181,72 @@ impl ImportJob {
             hashes: staged.hashes,
         })
     }
+}
 
-    /// Takes the wrapper off, in a worker process.
-    async fn unpack(
-        &self,
-        svc: &Arc<Service>,
-        raw: &Raw,
-        to: &Path,
-    ) -> Result<(Raw, Inspection), Failure> {
-        let request = convert::unpack(&svc.config);
-        let report = |percent: u64| self.report(svc, format!("Decompressing: {percent} %"));
-        convert::supervise(svc, &request, &raw.path, to, report)
-            .await
-            .map_err(of_worker)?;
-        let found = describe(svc, to, Look::Beginning).await?;
-        let algo = svc.config.import.hash_algo();
-        let (size, hashes) = digest(to, found.file_size, algo).await?;
-        let path = to.to_owned();
-        Ok((Raw { path, size, hashes }, found))
-    }
+/// Takes the wrapper off, in a worker process.
+async fn unpack(
+    svc: &Arc<Service>,
+    raw: &Raw,
+    to: &Path,
+    meter: &Arc<Meter>,
+) -> Result<(Raw, Inspection), Failure> {
+    let request = convert::unpack(&svc.config);
+    meter.begin(Phase::Decompressing, None, None);
+    meter.writes(to);
+    let report = |done, total| meter.has_read(done, Some(total));
+    convert::supervise(svc, &request, &raw.path, to, report)
+        .await
+        .map_err(of_worker)?;
+    let found = describe(svc, to, Look::Beginning).await?;
+    let algo = svc.config.import.hash_algo();
+    let (size, hashes) = digest(to, found.file_size, algo, meter).await?;
+    let path = to.to_owned();
+    Ok((Raw { path, size, hashes }, found))
+}
 
-    async fn convert(
-        &self,
-        svc: &Arc<Service>,
-        from: &Path,
-        request: &convert::Request,
-        target: formats::Format,
-        to: &Path,
-    ) -> Result<Ready, Failure> {
-        let report =
-            |percent: u64| self.report(svc, format!("Converting to {target}: {percent} %"));
-        let stage = svc.metrics.stage(Stage::Convert);
-        let virtual_size = convert::supervise(svc, request, from, to, report)
-            .await
-            .map_err(of_worker)?;
-        drop(stage);
-        // What a worker wrote is judged like anything else that came in.
-        let written = describe(svc, to, Look::Whole).await?;
-        let is_raw = target == formats::Format::Raw;
-        if (!is_raw && written.format != target) || written.unsafe_finding().is_some() {
-            let sentence = format!(
-                "The conversion gave {} instead of a safe {target}",
-                written.format
-            );
-            return Err(Failure::Final(sentence.into()));
-        }
-        let cap = svc.config.quota.image_size_cap;
-        if written.file_size > cap {
-            let sentence = format!(
-                "The conversion gave {} bytes, more than the {cap} allowed",
-                written.file_size
-            );
-            return Err(Failure::Final(sentence.into()));
-        }
-        let algo = svc.config.import.hash_algo();
-        let (size, hashes) = digest(to, written.file_size, algo).await?;
-        Ok(Ready {
-            path: to.to_owned(),
-            size,
-            virtual_size: Some(virtual_size),
-            hashes,
-            converted_to: Some(target.name()),
-        })
+async fn convert(
+    svc: &Arc<Service>,
+    raw: &Raw,
+    request: &convert::Request,
+    target: formats::Format,
+    to: &Path,
+    meter: &Arc<Meter>,
+) -> Result<Ready, Failure> {
+    meter.begin(Phase::Converting, None, None);
+    meter.writes(to);
+    let report = |done, total| meter.has_read(done, Some(total));
+    let stage = svc.metrics.stage(Stage::Convert);
+    let virtual_size = convert::supervise(svc, request, &raw.path, to, report)
+        .await
+        .map_err(of_worker)?;
+    drop(stage);
+    // What a worker wrote is judged like anything else that came in.
+    let written = describe(svc, to, Look::Whole).await?;
+    let is_raw = target == formats::Format::Raw;
+    if (!is_raw && written.format != target) || written.unsafe_finding().is_some() {
+        let sentence = format!(
+            "The conversion gave {} instead of a safe {target}",
+            written.format
+        );
+        return Err(Failure::Final(sentence.into()));
     }
+    let cap = svc.config.quota.image_size_cap;
+    if written.file_size > cap {
+        let sentence = format!(
+            "The conversion gave {} bytes, more than the {cap} allowed",
+            written.file_size
+        );
+        return Err(Failure::Final(sentence.into()));
+    }
+    let algo = svc.config.import.hash_algo();
+    let (size, hashes) = digest(to, written.file_size, algo, meter).await?;
+    Ok(Ready {
+        path: to.to_owned(),
+        size,
+        virtual_size: Some(virtual_size),
+        hashes,
+        converted_to: Some(target.name()),
+    })
 }
 
 impl Bytes {
@@ -268,25 +264,28 @@ impl Bytes {
         svc: &Arc<Service>,
         store: &Store,
         url: &str,
+        meter: &Arc<Meter>,
     ) -> Result<(), Failure> {
         let name = &store.config.id;
         match self {
-            Self::File(ready) => write_file(store, url, ready)
+            Self::File(ready) => write_file(store, url, ready, meter)
                 .await
                 .map_err(|e| of_store(name, &e)),
-            Self::Copy(image) => ingest::copy(svc, image, store, url)
-                .await
-                .map_err(|e| match e {
-                    ingest::Error::StoreUnavailable(e) => of_store(name, &e),
-                    ingest::Error::StoreFull => {
-                        Failure::Final(format!("Store {name} is full").into())
-                    }
-                    ingest::Error::NoData => {
-                        Failure::Final("The data of the image cannot be found".into())
-                    }
-                    ingest::Error::Refused { reason } => Failure::Final(reason.into()),
-                    other => transient(other),
-                }),
+            Self::Copy(image) => {
+                ingest::copy(svc, image, store, url, |body| meter.count_in(body, true))
+                    .await
+                    .map_err(|e| match e {
+                        ingest::Error::StoreUnavailable(e) => of_store(name, &e),
+                        ingest::Error::StoreFull => {
+                            Failure::Final(format!("Store {name} is full").into())
+                        }
+                        ingest::Error::NoData => {
+                            Failure::Final("The data of the image cannot be found".into())
+                        }
+                        ingest::Error::Refused { reason } => Failure::Final(reason.into()),
+                        other => transient(other),
+                    })
+            }
         }
     }
 }
@@ -309,7 +308,12 @@ async fn describe(svc: &Arc<Service>, path: &Path, look: Look) -> Result<Inspect
 }
 
 /// Links the file into the store where it can, else copies its bytes.
-async fn write_file(store: &Store, url: &str, ready: &Ready) -> stores::Result<()> {
+async fn write_file(
+    store: &Store,
+    url: &str,
+    ready: &Ready,
+    meter: &Arc<Meter>,
+) -> stores::Result<()> {
     let blobs = store.blobs.clone();
     let (path, to) = (ready.path.clone(), url.to_owned());
     let linked = tokio::task::spawn_blocking(move || match blobs.local() {
@@ -320,11 +324,12 @@ async fn write_file(store: &Store, url: &str, ready: &Ready) -> stores::Result<(
         .await
         .map_err(|e| stores::Error::Io(std::io::Error::other(e)))??
     {
+        meter.moved(ready.size, true);
         return Ok(());
     }
     let file = Arc::new(std::fs::File::open(&ready.path)?);
     let mut writer = store.blobs.begin(url).await?;
-    let mut body = stores::read_stream(file, 0..ready.size);
+    let mut body = meter.count_in(stores::read_stream(file, 0..ready.size), true);
     while let Some(piece) = body.next().await {
         let written = match piece {
             Ok(piece) => writer.write([piece].into()).await,
@@ -338,8 +343,14 @@ async fn write_file(store: &Store, url: &str, ready: &Ready) -> stores::Result<(
     writer.commit().await
 }
 
-async fn digest(path: &Path, size: u64, algo: HashAlgo) -> Result<(u64, Hashes), Failure> {
-    let body = stores::read_stream(Arc::new(open(path)?), 0..size);
+async fn digest(
+    path: &Path,
+    size: u64,
+    algo: HashAlgo,
+    meter: &Arc<Meter>,
+) -> Result<(u64, Hashes), Failure> {
+    meter.begin(Phase::Verifying, Some(size), None);
+    let body = meter.count_in(stores::read_stream(Arc::new(open(path)?), 0..size), false);
     ingest::digest(body, algo).await.map_err(transient)
 }
 
@@ -354,7 +365,7 @@ fn source(path: &Path) -> Result<Arc<dyn formats::Source>, Failure> {
 }
 
 /// Holds the digest of a file's bytes against what its caller expects.
-async fn check(svc: &Arc<Service>, raw: &Raw, expected: &Expected) -> Result<(), Failure> {
+async fn check(raw: &Raw, expected: &Expected, meter: &Arc<Meter>) -> Result<(), Failure> {
     let known = match expected.algo {
         HashAlgo::Md5 => raw.hashes.checksum.clone(),
         algo if raw.hashes.algo == algo.name() => Some(raw.hashes.value.clone()),
@@ -363,8 +374,8 @@ async fn check(svc: &Arc<Service>, raw: &Raw, expected: &Expected) -> Result<(),
     let got = match known {
         Some(known) => known,
         None => {
-            let _stage = svc.metrics.stage(Stage::Judge);
-            digest(&raw.path, raw.size, expected.algo).await?.1.value
+            let digested = digest(&raw.path, raw.size, expected.algo, meter).await?;
+            digested.1.value
         }
     };
     let checked = expected.check(&got);

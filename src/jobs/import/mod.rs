@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::meter::Meter;
 use super::runner::{Failure, Why};
 use crate::catalog::{self, images, jobs, locations, staged, tasks};
 use crate::convert::Form;
@@ -106,7 +107,12 @@ impl ImportJob {
         id.map_err(|_| Failure::Final("the job names no image".into()))
     }
 
-    pub(super) async fn run(&self, svc: &Arc<Service>, job: &jobs::Claimed) -> Result<(), Failure> {
+    pub(super) async fn run(
+        &self,
+        svc: &Arc<Service>,
+        job: &jobs::Claimed,
+        meter: &Arc<Meter>,
+    ) -> Result<(), Failure> {
         let _stage = svc.metrics.stage(Stage::Import);
         let id = self.id()?;
         let mut tx = svc.catalog.write().await?;
@@ -121,12 +127,12 @@ impl ImportJob {
         let bytes = match image.status {
             Status::Importing => {
                 let scratch = Scratch::of(svc, &id, job);
-                Bytes::File(self.prepare(svc, &image, &scratch).await?)
+                Bytes::File(self.prepare(svc, &image, &scratch, meter).await?)
             }
             _ => Bytes::Copy(image.clone()),
         };
         let (image, bytes) = (Arc::new(image), Arc::new(bytes));
-        self.publish(svc, job, &image, &bytes).await?;
+        self.publish(svc, job, &image, &bytes, meter).await?;
         remove(svc.staging.path(&id)).await;
         Ok(())
     }
@@ -156,17 +162,6 @@ impl ImportJob {
                 || failed.split(',').any(|f| f == store)
         };
         self.stores.iter().filter(|s| !has(s)).cloned().collect()
-    }
-
-    /// Tells whoever watches the task; a missed report is no harm.
-    fn report(&self, svc: &Arc<Service>, message: String) {
-        let (svc, id) = (svc.clone(), self.task_id.clone());
-        tokio::spawn(async move {
-            let mut tx = svc.catalog.write().await?;
-            let now = Timestamp::now();
-            tasks::progress(&mut tx, &id, TaskStatus::Processing, &message, now).await?;
-            tx.commit().await
-        });
     }
 
     /// Ends the job for good: an image without data is queued again, the task says why.

@@ -13,6 +13,7 @@ use super::{FAILED, IMPORTING, ImportJob, deleted, end_import};
 use crate::catalog::{Tx, images, jobs, locations, staged, tasks};
 use crate::domain::{Event, Image, ImageId, Location, Status, TaskStatus, Timestamp};
 use crate::ingest::lease::{Kept, Lease};
+use crate::jobs::meter::{Meter, Phase};
 use crate::jobs::runner::{Failure, Why, chain};
 use crate::service::Service;
 use crate::stores;
@@ -31,8 +32,11 @@ impl ImportJob {
         job: &jobs::Claimed,
         image: &Arc<Image>,
         bytes: &Arc<Bytes>,
+        meter: &Arc<Meter>,
     ) -> Result<(), Failure> {
         let stores = self.missing(image);
+        let all = bytes.size().saturating_mul(stores.len() as u64);
+        meter.begin(Phase::Storing, Some(all), Some(all));
         let together = self.all_stores_must_succeed || self.stores.len() == 1;
         let at_once = match **bytes {
             Bytes::File(_) => svc.config.import.parallel_stores.max(1),
@@ -54,8 +58,9 @@ impl ImportJob {
                 };
                 let (this, svc) = (self.clone(), svc.clone());
                 let (image, bytes) = (image.clone(), bytes.clone());
+                let meter = meter.clone();
                 writing.spawn(async move {
-                    let put = this.put(&svc, &image, &name, &bytes).await;
+                    let put = this.put(&svc, &image, &name, &bytes, &meter).await;
                     (name, put)
                 });
             }
@@ -221,6 +226,7 @@ impl ImportJob {
         image: &Image,
         name: &str,
         bytes: &Bytes,
+        meter: &Arc<Meter>,
     ) -> Result<Stored, Failure> {
         let store = svc
             .stores
@@ -236,10 +242,11 @@ impl ImportJob {
             return Err(deleted());
         }
         let now = Timestamp::now();
-        locations::insert_pending(&mut tx, &image.id, &location, Lease::until(), now).await?;
+        let until = Lease::until(&mut tx).await?;
+        locations::insert_pending(&mut tx, &image.id, &location, until, now).await?;
         tx.commit().await?;
         let lease = Lease::keep(svc, Kept::Location(location.id.clone()));
-        match bytes.write(svc, store, &location.url).await {
+        match bytes.write(svc, store, &location.url, meter).await {
             Ok(()) => {
                 svc.metrics.store(name, Direction::In, bytes.size());
                 Ok(Stored {
