@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod convert;
+pub mod derive;
 pub mod domain;
 pub mod fetch;
 pub mod glance;

@@ -16,6 +16,7 @@ use crate::auth::policy::{self, Policies};
 use crate::auth::protections::Protections;
 use crate::catalog::{Catalog, Heard};
 use crate::config::{CatalogPlace, Config, Faults};
+use crate::derive::Derivations;
 use crate::domain::{ImageId, Location};
 use crate::fetch::Fetcher;
 use crate::ingest::Staging;
@@ -44,6 +45,8 @@ pub struct Service {
     pub fetcher: Fetcher,
     /// Where bytes wait for an import.
     pub staging: Staging,
+    /// Images being brought into another form because somebody asks.
+    pub derivations: Derivations,
     /// Wakes a worker when a job was queued.
     pub wake: Notify,
     /// Has everybody at work look whether their jobs are still wanted.
@@ -130,6 +133,7 @@ impl Service {
             true => Some(host(dir).context("naming this staging area")?),
             false => None,
         };
+        let derivations = Derivations::new(config.derivatives.conversions);
         let service = Arc::new(Self {
             config,
             identity,
@@ -140,6 +144,7 @@ impl Service {
             stores,
             fetcher,
             staging,
+            derivations,
             wake: Notify::new(),
             stops: Notify::new(),
             told: Notify::new(),

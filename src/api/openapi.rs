@@ -212,7 +212,13 @@ fn parameters(verb: &str, path: &str) -> Value {
             "visibility",
             "resource_types",
         ],
-        ("GET", "/v2/images/{image}/file") => &["prefer"],
+        ("GET", "/v2/images/{image}/file") => &[
+            "prefer",
+            "disk_format",
+            "container_format",
+            "compress",
+            "disk",
+        ],
         _ => &[],
     };
     let headers: &[&str] = match (verb, path) {

@@ -40,7 +40,10 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
         )
         .at(
             "/v2/images/{image}/file",
-            At::new().get(data::download).put(data::upload),
+            At::new()
+                .get(data::download)
+                .put(data::upload)
+                .head(data::look_at),
         )
         .at("/v2/images/{image}/stage", At::new().put(data::stage))
         .at("/v2/images/{image}/import", At::new().post(import::import))
@@ -277,10 +280,11 @@ impl Table {
 }
 
 /// What a path takes. Everything else is answered 405, with the verbs in the order given here;
-/// HEAD too, which the reference does not serve.
+/// HEAD too, which the reference does not serve, unless it is asked for here.
 struct At {
     methods: MethodRouter<Shared>,
     allow: Vec<&'static str>,
+    has_head: bool,
 }
 
 macro_rules! verbs {
@@ -298,14 +302,26 @@ impl At {
         Self {
             methods: MethodRouter::new(),
             allow: Vec::new(),
+            has_head: false,
         }
     }
 
     verbs!(get "GET", post "POST", put "PUT", patch "PATCH", delete "DELETE");
 
+    /// Takes HEAD too, untold: the reference does not.
+    fn head<H: Handler<T, Shared>, T: 'static>(mut self, handler: H) -> Self {
+        self.methods = self.methods.head(handler);
+        self.has_head = true;
+        self
+    }
+
     fn finish(self) -> MethodRouter<Shared> {
         let allow = self.allow.join(", ");
         let refuse = move |method: Method| async move { Failure::method(method, &allow) };
-        self.methods.head(refuse.clone()).fallback(refuse)
+        let methods = match self.has_head {
+            true => self.methods,
+            false => self.methods.head(refuse.clone()),
+        };
+        methods.fallback(refuse)
     }
 }

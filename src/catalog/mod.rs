@@ -3,6 +3,7 @@
 //! `migrations/README.md`.
 
 mod conn;
+pub mod derivatives;
 pub mod glance;
 pub mod images;
 pub mod jobs;

@@ -4,6 +4,7 @@
 mod auth;
 mod catalog;
 mod cors;
+mod derivatives;
 mod fetch;
 pub mod from_glance;
 mod keystone;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 pub use auth::{Auth, AuthMode};
 pub use catalog::{Catalog, CatalogPlace};
 pub use cors::Cors;
+pub use derivatives::Derivatives;
 pub use fetch::Fetch;
 pub use keystone::KeystoneConfig;
 pub use observe::{Log, LogFormat, Metrics};
@@ -52,6 +54,8 @@ pub struct Config {
     pub formats: Formats,
     /// What happens on import.
     pub import: Import,
+    /// Images in another format than they are stored in.
+    pub derivatives: Derivatives,
     /// What becomes of deleted images.
     pub delete: Delete,
     /// What is read over HTTP for clients.
@@ -362,6 +366,7 @@ impl Config {
         self.catalog.validate(&self.data_dir, &mut faults);
         self.log.validate(&mut faults);
         stores::validate(&self.stores, &mut faults);
+        self.derivatives.validate(&self.stores, &mut faults);
         if faults.is_empty() {
             Ok(())
         } else {

@@ -38,7 +38,8 @@ impl From<formats::Error> for Error {
             None => error.to_string(),
         };
         match error.kind() {
-            K::Malformed | K::Unsupported | K::Refused | K::Limit => Self::Image(text),
+            // Usage: a target that cannot hold the disk, a disk that is not in the archive.
+            K::Malformed | K::Unsupported | K::Refused | K::Limit | K::Usage => Self::Image(text),
             _ => Self::Ours(text),
         }
     }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{Error, Staging};
-use crate::catalog::{images, jobs, locations, staged};
+use crate::catalog::{derivatives, images, jobs, locations, staged};
+use crate::derive;
 use crate::domain::{Event, ImageId, Location, Status, Timestamp};
 use crate::service::Service;
 
@@ -29,6 +30,7 @@ pub async fn delete(svc: &Arc<Service>, id: &ImageId) -> Result<(), Error> {
     if to == Status::Deleted {
         locations::doom_all(&mut tx, id).await?;
     }
+    derivatives::doom_all(&mut tx, id).await?;
     staged::delete(&mut tx, id).await?;
     jobs::tell_of_stop(&mut tx).await?;
     tx.commit().await?;
@@ -46,6 +48,7 @@ pub async fn delete(svc: &Arc<Service>, id: &ImageId) -> Result<(), Error> {
             tracing::warn!(image.id = %id, "a staged file could not be removed: the next start will");
         }
         sweep_doomed(&svc).await;
+        derive::sweep_doomed(&svc).await;
     });
     rest.await.map_err(|e| Error::Internal(e.to_string()))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::catalog::{self, Tx, locations, staged};
+use crate::catalog::{self, Tx, derivatives, locations, staged};
 use crate::domain::{ImageId, Timestamp};
 use crate::service::Service;
 
@@ -17,6 +17,8 @@ pub const LEASE_SECONDS: i64 = 60;
 pub(crate) enum Kept {
     /// A pending location.
     Location(String),
+    /// A pending derivative.
+    Derivative(String),
     /// An incomplete staging.
     Staged(ImageId),
 }
@@ -57,6 +59,7 @@ async fn renew(svc: &Service, kept: &Kept) -> catalog::Result<()> {
     let until = Lease::until(&mut tx).await?;
     match kept {
         Kept::Location(id) => locations::renew(&mut tx, id, until).await?,
+        Kept::Derivative(id) => derivatives::renew(&mut tx, id, until).await?,
         Kept::Staged(image) => staged::renew(&mut tx, image, until).await?,
     }
     tx.commit().await

@@ -41,11 +41,13 @@ impl Staging {
     /// When they cannot be made.
     pub fn open(folder: &Path, scratch: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        fs::create_dir_all(scratch)?;
-        Ok(Self {
+        let staging = Self {
             folder: folder.to_owned(),
             scratch: scratch.to_owned(),
-        })
+        };
+        fs::create_dir_all(scratch)?;
+        fs::create_dir_all(staging.derived_dir())?;
+        Ok(staging)
     }
 
     /// Where the staged bytes of an image lie.
@@ -95,6 +97,21 @@ impl Staging {
         tempfile::tempfile_in(self.scratch_dir())
     }
 
+    /// A file for what a conversion on demand gives: gone when it is dropped, or at the next start.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn derived(&self) -> io::Result<tempfile::NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix("derived")
+            .tempfile_in(self.derived_dir())
+    }
+
+    /// Where those are made: nobody confined may write here.
+    fn derived_dir(&self) -> PathBuf {
+        self.scratch.with_file_name("derived")
+    }
+
     /// Where such files are made, beside the staged ones: whoever may write here finds nothing
     /// of an image's by name.
     #[must_use]
@@ -113,13 +130,16 @@ impl Staging {
         }
     }
 
-    /// Removes scratch files that a crash has left, where the file system has no unnamed ones.
+    /// Removes what conversions on demand left at a crash, and scratch files where the file system
+    /// has no unnamed ones.
     ///
     /// # Errors
     /// When the file system fails.
     pub fn clear_scratch(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.scratch)? {
-            Self::remove(&entry?.path())?;
+        for folder in [&self.scratch, &self.derived_dir()] {
+            for entry in fs::read_dir(folder)? {
+                Self::remove(&entry?.path())?;
+            }
         }
         Ok(())
     }

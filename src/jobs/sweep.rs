@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{self, images, jobs, locations, staged, tasks};
+use crate::catalog::{self, derivatives, images, jobs, locations, staged, tasks};
+use crate::derive;
 use crate::domain::{Event, ImageId, Status, Timestamp};
 use crate::ingest::{Named, Staging, sweep_doomed};
 use crate::service::Service;
@@ -78,6 +79,7 @@ async fn once(svc: &Arc<Service>, today: Timestamp, leases: Leases) -> catalog::
     };
     let mut tx = svc.catalog.write().await?;
     locations::doom_expired(&mut tx, now).await?;
+    derivatives::doom_expired(&mut tx, now).await?;
     tasks::purge(&mut tx, today).await?;
     tx.commit().await?;
 
@@ -93,6 +95,7 @@ async fn once(svc: &Arc<Service>, today: Timestamp, leases: Leases) -> catalog::
     }
     scrub(svc, today).await?;
     sweep_doomed(svc).await;
+    derive::sweep_doomed(svc).await;
     if svc.catalog.is_shared() {
         sweep_staging(svc).await?;
     }

@@ -5,6 +5,7 @@
 
 mod file;
 mod http;
+mod put;
 mod registry;
 
 use std::fs::File;
@@ -20,6 +21,7 @@ use futures_util::stream::BoxStream;
 pub(crate) use file::read_stream;
 pub use file::{FileStore, FileWriter, sync_dir};
 pub use http::{HttpStore, is_http};
+pub use put::put_file;
 pub use registry::{Store, Stores};
 
 /// Why a store could not.

@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::json;
 
 use super::import::injects;
-use super::{empty, must_find, not_found};
+use super::{derived, empty, must_find, not_found};
 use crate::api::error::Failure;
 use crate::api::extract::{At, NoBody, text};
 use crate::api::range::{self, Refused};
 use crate::api::{orders, query};
 use crate::auth::{Context, policy};
 use crate::convert::Form;
+use crate::derive::{Order, Wish};
 use crate::domain::{Image, Status};
 use crate::ingest::{self, Announced, ImportRequest};
 use crate::quota::Step;
@@ -25,7 +26,7 @@ use crate::service::Service;
 use crate::telemetry::counted;
 use crate::telemetry::metrics::Direction;
 
-const OCTETS: &str = "application/octet-stream";
+pub(super) const OCTETS: &str = "application/octet-stream";
 
 /// `PUT /v2/images/{id}/file`
 pub(in crate::api) async fn upload(
@@ -138,7 +139,9 @@ pub(in crate::api) async fn download(
     headers: HeaderMap,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let prefer = preferred(&query.unwrap_or_default())?;
+    let query = query.unwrap_or_default();
+    let query = query::pairs(&query).ok_or_else(Failure::undecodable)?;
+    let prefer = preferred(&query);
     let image = look_up(&svc, &ctx, &id).await?;
     policy::download_image(&ctx, &image)?;
     if !prefer.is_empty() {
@@ -147,16 +150,15 @@ pub(in crate::api) async fn download(
     if let Some(unknown) = prefer.iter().find(|id| svc.stores.get(id).is_none()) {
         return Err(ingest::Error::UnknownStore(unknown.clone()).into());
     }
-    if image.status == Status::Deactivated && !ctx.is_admin {
-        return Err(Failure::new(
-            StatusCode::FORBIDDEN,
-            "The requested image has been deactivated. Image data download is forbidden.",
-        ));
-    }
+    unless_deactivated(&ctx, &image)?;
     let size = match image.size {
         Some(size) if !image.locations.is_empty() => size,
         _ => return Ok(StatusCode::NO_CONTENT.into_response()),
     };
+    if let Some(wish) = Wish::parse(&query, &image)? {
+        let order = Order::new(&svc, vec![image], wish)?;
+        return derived::send(&svc, order, &headers).await;
+    }
     let range = range::requested(&headers, size).map_err(refused)?;
     let wanted = range.clone().unwrap_or(0..size);
     let length = wanted.end - wanted.start;
@@ -191,16 +193,50 @@ pub(in crate::api) async fn download(
     Ok(response)
 }
 
-/// `?prefer=a,b`: the stores to read from, best first.
-fn preferred(query: &str) -> Result<Vec<String>, Failure> {
-    let params = query::pairs(query).ok_or_else(Failure::undecodable)?;
-    let list = params.into_iter().find(|(name, _)| name == "prefer");
-    let list = list.map(|(_, value)| value).unwrap_or_default();
-    let ids = list.split(',').map(str::trim).filter(|id| !id.is_empty());
-    Ok(ids.map(str::to_owned).collect())
+/// `HEAD /v2/images/{id}/file` of an image in another form. As it is stored the reference has none.
+pub(in crate::api) async fn look_at(
+    State(svc): State<Arc<Service>>,
+    ctx: Context,
+    At(id): At<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let query = query.unwrap_or_default();
+    let query = query::pairs(&query).ok_or_else(Failure::undecodable)?;
+    if !Wish::is_any(&query) {
+        return Err(Failure::method(Method::HEAD, "GET, PUT"));
+    }
+    let image = look_up(&svc, &ctx, &id).await?;
+    policy::download_image(&ctx, &image)?;
+    unless_deactivated(&ctx, &image)?;
+    let wish = Wish::parse(&query, &image)?;
+    if image.size.is_none() || image.locations.is_empty() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    match wish {
+        None => Ok(derived::describe(Body::empty(), image.size)),
+        Some(wish) => derived::tell(&svc, &Order::new(&svc, vec![image], wish)?).await,
+    }
 }
 
-fn refused(why: Refused) -> Failure {
+pub(super) fn unless_deactivated(ctx: &Context, image: &Image) -> Result<(), Failure> {
+    if image.status == Status::Deactivated && !ctx.is_admin {
+        return Err(Failure::new(
+            StatusCode::FORBIDDEN,
+            "The requested image has been deactivated. Image data download is forbidden.",
+        ));
+    }
+    Ok(())
+}
+
+/// `?prefer=a,b`: the stores to read from, best first.
+fn preferred(query: &[(String, String)]) -> Vec<String> {
+    let list = query.iter().find(|(name, _)| name == "prefer");
+    let list = list.map_or("", |(_, value)| value);
+    let ids = list.split(',').map(str::trim).filter(|id| !id.is_empty());
+    ids.map(str::to_owned).collect()
+}
+
+pub(super) fn refused(why: Refused) -> Failure {
     match why {
         Refused::Several => Failure::bad(
             "Requests with multiple ranges are not supported in Glance. You may make multiple \

@@ -3,6 +3,7 @@
 pub(super) mod actions;
 pub(super) mod cache;
 pub(super) mod data;
+mod derived;
 pub(super) mod images;
 pub(super) mod import;
 pub(super) mod info;

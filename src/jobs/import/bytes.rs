@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use formats::FileSource;
 use formats::inspect::Inspection;
-use futures_util::StreamExt;
 use reqwest::header::HeaderMap;
 
 use super::publish::of_store;
@@ -307,40 +306,19 @@ async fn describe(svc: &Arc<Service>, path: &Path, look: Look) -> Result<Inspect
         .map_err(transient)
 }
 
-/// Links the file into the store where it can, else copies its bytes.
+/// Makes the file the blob at `url`.
 async fn write_file(
     store: &Store,
     url: &str,
     ready: &Ready,
     meter: &Arc<Meter>,
 ) -> stores::Result<()> {
-    let blobs = store.blobs.clone();
-    let (path, to) = (ready.path.clone(), url.to_owned());
-    let linked = tokio::task::spawn_blocking(move || match blobs.local() {
-        Some(local) => local.link(&path, &to),
-        None => Ok(false),
-    });
-    if linked
-        .await
-        .map_err(|e| stores::Error::Io(std::io::Error::other(e)))??
-    {
+    let count = |body| meter.count_in(body, true);
+    let is_linked = stores::put_file(&store.blobs, url, &ready.path, ready.size, count).await?;
+    if is_linked {
         meter.moved(ready.size, true);
-        return Ok(());
     }
-    let file = Arc::new(std::fs::File::open(&ready.path)?);
-    let mut writer = store.blobs.begin(url).await?;
-    let mut body = meter.count_in(stores::read_stream(file, 0..ready.size), true);
-    while let Some(piece) = body.next().await {
-        let written = match piece {
-            Ok(piece) => writer.write([piece].into()).await,
-            Err(e) => Err(e.into()),
-        };
-        if let Err(e) = written {
-            writer.abort().await?;
-            return Err(e);
-        }
-    }
-    writer.commit().await
+    Ok(())
 }
 
 async fn digest(
