@@ -1,16 +1,18 @@
 //! Parents: what an image asks for when it names the file beneath it.
 //!
-//! Names were written by Windows programs. The resolver is asked for what is left of them:
+//! Names were written by other programs, mostly on Windows. The resolver is asked for what may be
+//! meant by them here, in this order:
 //!
 //! | in the image | asked for |
 //! | --- | --- |
 //! | `.\base.vhdx`, `./base.vhdx` | `base.vhdx` |
 //! | `..\templates\base.vhdx` | `../templates/base.vhdx` |
-//! | `C:\vm\base.vhdx`, `\\server\share\base.vhdx`, `\\?\Volume{…}\vm\base.vhdx` | `base.vhdx` |
-//! | `file:///vm/my%20base.vhd` | `my base.vhd` |
+//! | `/vm/base.vhd`, `file:///vm/base.vhd` | `/vm/base.vhd`, `vm/base.vhd`, `base.vhd` |
+//! | `C:\vm\base.vhdx`, `\\server\vm\base.vhdx` | the last two components, `base.vhdx` |
 //!
-//! A relative name keeps its folders, with `/` between them; of an absolute one only the last
-//! component is left, for its folders are those of another machine.
+//! A relative name keeps its folders, with `/` between them. Those of an absolute one may be of
+//! another machine, of which a part was taken along: so it counts as it is, and what it ends with
+//! counts from the folder of the image.
 
 use crate::resolve::{Granted, Wanted};
 use crate::{Error, Format, OpenOptions, Result};
@@ -26,7 +28,7 @@ pub(crate) fn request<'a>(
 ) -> Result<Granted> {
     let mut asked: Vec<String> = Vec::new();
     let mut failed = None;
-    for name in names.into_iter().filter_map(reduced) {
+    for name in names.into_iter().flat_map(meant) {
         if asked.contains(&name) {
             continue;
         }
@@ -39,13 +41,17 @@ pub(crate) fn request<'a>(
     Err(failed.unwrap_or_else(|| Error::malformed(by, "parent", "is needed, but not named")))
 }
 
-/// What is asked for where the image says `name`; `None` when nothing is left of it.
-fn reduced(name: &str) -> Option<String> {
+/// Components of an absolute name that are taken for folders here.
+const MAX_FOLDERS: usize = 8;
+
+/// What is asked for where the image says `name`; nothing where no file is left of it.
+fn meant(name: &str) -> Vec<String> {
     let name = name.trim_matches('\0');
     let (name, is_url) = match name.strip_prefix("file://") {
         Some(rest) => (rest.strip_prefix("localhost").unwrap_or(rest), true),
         None => (name, false),
     };
+    let is_windows = name.starts_with('\\');
     let name = if is_url {
         unescaped(name)
     } else {
@@ -54,17 +60,26 @@ fn reduced(name: &str) -> Option<String> {
     let drive = name
         .split_once(':')
         .filter(|(drive, _)| drive.len() == 1 && drive.starts_with(|c: char| c.is_alphabetic()));
-    let mut parts = name.split('/').filter(|part| !matches!(*part, "" | "."));
-    if name.starts_with('/') || drive.is_some() {
-        let rest = drive.map_or(name.as_str(), |(_, rest)| rest);
-        let last = rest.rsplit('/').next()?;
-        return (!matches!(last, "" | "." | "..")).then(|| last.to_owned());
+    let path = drive.map_or(name.as_str(), |(_, rest)| rest);
+    let parts: Vec<_> = path
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "."))
+        .collect();
+    let is_folder = path.ends_with('/') || path.ends_with("/.");
+    if parts.last().is_none_or(|last| *last == "..") || is_folder {
+        return Vec::new();
     }
-    let last = parts.clone().next_back()?;
-    (last != "..").then(|| {
-        let first = parts.next().unwrap_or_default().to_owned();
-        parts.fold(first, |all, part| all + "/" + part)
-    })
+    if !name.starts_with('/') && drive.is_none() {
+        return vec![parts.join("/")];
+    }
+    // What a name goes back over is not known here.
+    let first = parts.iter().rposition(|part| *part == "..");
+    let first = first.map_or(0, |up| up + 1);
+    let is_here = first == 0 && drive.is_none() && !is_windows;
+    let whole = is_here.then(|| format!("/{}", parts.join("/")));
+    let start = first.max(parts.len().saturating_sub(MAX_FOLDERS));
+    let ends = (start..parts.len()).map(|from| parts[from..].join("/"));
+    whole.into_iter().chain(ends).collect()
 }
 
 /// A name from a URL: `%20` stands for a space.
@@ -91,26 +106,36 @@ mod tests {
     use crate::resolve::Resolver;
 
     #[test]
-    fn names_are_reduced_to_what_can_be_asked_for() {
+    fn names_become_what_can_be_asked_for() {
         for (name, expected) in [
-            (r".\base.vhd", Some("base.vhd")),
-            (r"..\up\.\base.vhd", Some("../up/base.vhd")),
-            ("sub/base.vhd\0\0", Some("sub/base.vhd")),
-            (r"C:\vm\base.vhd", Some("base.vhd")),
-            ("C:base.vhd", Some("base.vhd")),
-            (r"\\server\share\base.vhd", Some("base.vhd")),
-            (r"\\?\Volume{26A2}\vm\base.vhd", Some("base.vhd")),
-            ("/etc/passwd", Some("passwd")),
-            ("file://localhost/vm/my%20base.vhd", Some("my base.vhd")),
-            ("file://./base%2.vhd", Some("base%2.vhd")),
-            ("file:///vm/%2e%2e", None),
-            ("", None),
-            (".", None),
-            (r"..\..", None),
-            (r"C:\", None),
+            (r".\base.vhd", &["base.vhd"][..]),
+            (r"..\up\.\base.vhd", &["../up/base.vhd"]),
+            ("sub/base.vhd\0\0", &["sub/base.vhd"]),
+            (r"C:\vm\base.vhd", &["vm/base.vhd", "base.vhd"]),
+            (r"C:\vm\..\base.vhd", &["base.vhd"]),
+            ("C:base.vhd", &["base.vhd"]),
+            (
+                r"\\server\share\base.vhd",
+                &["server/share/base.vhd", "share/base.vhd", "base.vhd"],
+            ),
+            ("/etc/passwd", &["/etc/passwd", "etc/passwd", "passwd"]),
+            ("/vm/../etc/passwd", &["etc/passwd", "passwd"]),
+            (
+                "file://localhost/vm/my%20base.vhd",
+                &["/vm/my base.vhd", "vm/my base.vhd", "my base.vhd"],
+            ),
+            ("file://./base%2.vhd", &["base%2.vhd"]),
+            ("file:///vm/%2e%2e", &[]),
+            ("", &[]),
+            (".", &[]),
+            (r"..\..", &[]),
+            (r"C:\", &[]),
+            (r"C:\vm\", &[]),
         ] {
-            assert_eq!(reduced(name).as_deref(), expected, "{name:?}");
+            assert_eq!(meant(name), expected, "{name:?}");
         }
+        let deep = "/a".repeat(1000);
+        assert_eq!(meant(&deep).len(), 1 + MAX_FOLDERS);
     }
 
     /// Grants one name, remembers all.
@@ -131,8 +156,8 @@ mod tests {
         let names = [r".\a.vhd", r"C:\x\a.vhd", r"D:\b.vhd"];
         for (only, asked) in [
             ("a.vhd", &["a.vhd"][..]),
-            ("b.vhd", &["a.vhd", "b.vhd"]),
-            ("c.vhd", &["a.vhd", "b.vhd"]),
+            ("b.vhd", &["a.vhd", "x/a.vhd", "b.vhd"]),
+            ("c.vhd", &["a.vhd", "x/a.vhd", "b.vhd"]),
         ] {
             let resolver = Arc::new(Only(only, Mutex::default()));
             let options = OpenOptions {
