@@ -152,6 +152,17 @@ impl Facts {
         });
     }
 
+    /// Records a finding in the structure that begins at byte `at` of the file, or its field there.
+    pub(crate) fn find_at(
+        &mut self,
+        rule: &'static str,
+        severity: Severity,
+        (structure, at): (&str, u64),
+        message: impl Into<String>,
+    ) {
+        self.find(rule, severity, at_byte(structure, at), message);
+    }
+
     /// Whether the image is refused whatever is allowed: nothing more needs to be looked at.
     pub(crate) fn is_lost(&self) -> bool {
         self.findings.iter().any(|finding| {
@@ -188,6 +199,14 @@ pub enum Severity {
     Unsafe,
 }
 
+/// A place: offsets above a page in hexadecimal.
+fn at_byte(structure: &str, at: u64) -> String {
+    match at {
+        ..4096 => format!("{structure}, byte {at}"),
+        _ => format!("{structure}, byte {at:#x}"),
+    }
+}
+
 /// One observation.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Finding {
@@ -195,7 +214,7 @@ pub struct Finding {
     pub rule: &'static str,
     /// How much it weighs.
     pub severity: Severity,
-    /// Where: structure and byte offset, such as `header, byte 8`.
+    /// Where: structure and byte of the file, such as `header, byte 8`.
     pub place: String,
     /// A sentence for a person: what is wrong, and what to do where that is not plain.
     pub message: String,

@@ -35,7 +35,7 @@ impl crate::inspect::Inspector for Inspector {
         let header = match Header::parse(head) {
             Ok(header) => header,
             Err(e) => {
-                facts.find("header", Severity::Unsafe, e.place(), e.message());
+                facts.find_at("header", Severity::Unsafe, ("header", 0), e.message());
                 return Next::Done(facts);
             }
         };
@@ -60,16 +60,17 @@ fn describe(header: &Header, facts: &mut Facts) {
     }
     if let Some(message) = header.parent() {
         facts.detail("uuid_parent", uuid(header.uuid_of_parent()));
-        facts.find("parent", Severity::Unsafe, "header", message);
+        facts.find_at("parent", Severity::Unsafe, ("header", 424), message);
     }
 }
 
 fn check_map(header: &Header, map: &[u8], file_len: u64, facts: &mut Facts) {
+    let place = ("block map", u64::from(header.offset_blocks));
     if header.map_end() > file_len {
-        facts.find(
+        facts.find_at(
             "truncated",
             Severity::Unsafe,
-            "block map",
+            place,
             format!(
                 "ends at {:#x}, but the file ends at {file_len:#x}",
                 header.map_end()
@@ -80,7 +81,7 @@ fn check_map(header: &Header, map: &[u8], file_len: u64, facts: &mut Facts) {
     let block_size = u64::from(header.block_size);
     let size = header.disk_size;
     if let Err(e) = check_blocks(&Map::new(header), map, block_size, size, file_len) {
-        facts.find("blocks", Severity::Unsafe, e.place(), e.message());
+        facts.find_at("blocks", Severity::Unsafe, place, e.message());
     }
 }
 

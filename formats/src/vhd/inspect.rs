@@ -67,39 +67,47 @@ impl Inspector {
     fn judge(&mut self) -> Next {
         const END: (Piece, Span) = (Piece::End, Span::Tail(FOOTER_LEN as u64));
         let mut facts = Facts::new(Format::Vhd);
-        let (footer, at_end) = match &self.end {
+        let (footer, footer_at) = match &self.end {
             None => match Footer::parse(&self.head) {
                 // Enough to go on, and to refuse a differencing disk by its first sectors.
                 Ok(footer) if footer.disk_type != DiskType::Fixed => (footer, 0),
                 _ => return self.ask(&[END]),
             },
-            Some(end) => match Footers::find(&self.head, &end.bytes) {
-                Ok(None) => return Next::NotMine,
-                Err(e) => {
-                    facts.find("footer", Severity::Unsafe, e.place(), e.message());
-                    return Next::Done(facts);
-                }
-                Ok(Some(found)) => {
-                    if let Some(doubt) = found.doubt {
-                        facts.find("footer_copy", Severity::Warning, "footer", doubt);
+            Some(end) => {
+                let last = ("footer", end.file_len.saturating_sub(FOOTER_LEN as u64));
+                match Footers::find(&self.head, &end.bytes) {
+                    Ok(None) => return Next::NotMine,
+                    Err(e) => {
+                        facts.find_at("footer", Severity::Unsafe, last, e.message());
+                        return Next::Done(facts);
                     }
-                    (found.footer, found.at_end)
+                    Ok(Some(found)) => {
+                        if let Some(doubt) = found.doubt {
+                            facts.find_at("footer_copy", Severity::Warning, last, doubt);
+                        }
+                        let at = match found.at_end {
+                            0 => 0,
+                            len => end.file_len.saturating_sub(len),
+                        };
+                        (found.footer, at)
+                    }
                 }
-            },
+            }
         };
-        let virtual_size = match describe(&footer, &mut facts) {
+        let virtual_size = match describe(&footer, footer_at, &mut facts) {
             Ok(size) => size,
             Err(e) => {
-                facts.find("virtual_size", Severity::Unsafe, e.place(), e.message());
+                let place = ("footer", footer_at + 48);
+                facts.find_at("virtual_size", Severity::Unsafe, place, e.message());
                 return Next::Done(facts);
             }
         };
-        if let (DiskType::Fixed, Some(end)) = (footer.disk_type, &self.end) {
+        if footer.disk_type == DiskType::Fixed && self.end.is_some() {
             facts.guest_at_zero = true;
-            let held = end.file_len - at_end;
-            if held < virtual_size {
-                let e = cut_short(virtual_size, held);
-                facts.find("truncated", Severity::Unsafe, e.place(), e.message());
+            if footer_at < virtual_size {
+                let e = cut_short(virtual_size, footer_at);
+                let place = ("footer", footer_at + 48);
+                facts.find_at("truncated", Severity::Unsafe, place, e.message());
             }
             return Next::Done(facts);
         }
@@ -110,10 +118,16 @@ impl Inspector {
             };
             return self.ask(&[(Piece::Header, span)]);
         };
+        let header_place = ("dynamic header", footer.data_offset);
         let header = match DynamicHeader::parse(header) {
             Ok(header) => header,
             Err(e) => {
-                facts.find("dynamic_header", Severity::Unsafe, e.place(), e.message());
+                facts.find_at(
+                    "dynamic_header",
+                    Severity::Unsafe,
+                    header_place,
+                    e.message(),
+                );
                 return Next::Done(facts);
             }
         };
@@ -126,15 +140,21 @@ impl Inspector {
             let codes: Vec<_> = locators.map(|l| printable(&l.platform_code)).collect();
             facts.detail("parent_locators", codes);
             let message = parent_message(&header);
-            facts.find("parent", Severity::Unsafe, "dynamic header", message);
+            facts.find_at("parent", Severity::Unsafe, header_place, message);
         }
         let table_len = match header.table_len(virtual_size) {
             Ok(len) => len,
             Err(e) => {
-                facts.find("dynamic_header", Severity::Unsafe, e.place(), e.message());
+                facts.find_at(
+                    "dynamic_header",
+                    Severity::Unsafe,
+                    header_place,
+                    e.message(),
+                );
                 return Next::Done(facts);
             }
         };
+        let table_place = ("block allocation table", header.table_offset);
         let (Some(table), Some(end)) = (&self.table, &self.end) else {
             let span = Span::At {
                 at: header.table_offset,
@@ -156,10 +176,10 @@ impl Inspector {
             .checked_add(table_len)
             .is_none_or(|table_end| table_end > end.file_len)
         {
-            facts.find(
+            facts.find_at(
                 "truncated",
                 Severity::Unsafe,
-                "block allocation table",
+                table_place,
                 format!(
                     "takes {table_len} bytes from {:#x}, but the file ends at {:#x}",
                     header.table_offset, end.file_len
@@ -172,14 +192,14 @@ impl Inspector {
             virtual_size,
             end.file_len,
         ) {
-            facts.find("blocks", Severity::Unsafe, e.place(), e.message());
+            facts.find_at("blocks", Severity::Unsafe, table_place, e.message());
         }
         Next::Done(facts)
     }
 }
 
-/// Records what a footer says; its virtual size.
-fn describe(footer: &Footer, facts: &mut Facts) -> crate::Result<u64> {
+/// Records what the footer at byte `at` says; its virtual size.
+fn describe(footer: &Footer, at: u64, facts: &mut Facts) -> crate::Result<u64> {
     facts.detail("disk_type", footer.disk_type.name());
     facts.detail(
         "creator_application",
@@ -196,20 +216,20 @@ fn describe(footer: &Footer, facts: &mut Facts) -> crate::Result<u64> {
         .collect();
     facts.detail("unique_id", id);
     if footer.saved_state {
-        facts.find(
+        facts.find_at(
             "saved_state",
             Severity::Warning,
-            "footer, byte 84",
+            ("footer", at + 84),
             "the machine was suspended, not shut down: file systems may be in use",
         );
     }
     let size = footer.virtual_size()?;
     facts.virtual_size = Some(size);
     if footer.is_sized_by_geometry() && size != footer.current_size {
-        facts.find(
+        facts.find_at(
             "size_mismatch",
             Severity::Warning,
-            "footer, byte 48",
+            ("footer", at + 48),
             format!(
                 "current size is {}, the geometry makes {size}; its creator goes by the geometry",
                 footer.current_size

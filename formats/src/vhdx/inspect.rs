@@ -75,22 +75,26 @@ impl crate::inspect::Inspector for Inspector {
         match self.judge(&mut facts) {
             Ok(Some(wanted)) => self.ask(&wanted),
             Ok(None) => Next::Done(facts),
-            Err((rule, e)) => {
-                facts.find(rule, Severity::Unsafe, e.place(), e.message());
+            Err((rule, at, e)) => {
+                facts.find_at(rule, Severity::Unsafe, (e.place(), at), e.message());
                 Next::Done(facts)
             }
         }
     }
 }
 
-/// A failed rule.
-type Broken = (&'static str, Error);
+/// Where the first of the headers and of the region tables stands.
+const HEADER: u64 = 64 << 10;
+const REGION_TABLE: u64 = 192 << 10;
+
+/// A failed rule, and the byte that the structure at fault begins at.
+type Broken = (&'static str, u64, Error);
 /// What is wanted next; `None` when all is told.
 type Wanted = Option<Vec<(Piece, Span)>>;
 
-/// Names the rule an error breaks.
-fn breaks(rule: &'static str) -> impl Fn(Error) -> Broken {
-    move |e| (rule, e)
+/// Names the rule that an error in the structure at byte `at` breaks.
+fn breaks(rule: &'static str, at: u64) -> impl Fn(Error) -> Broken {
+    move |e| (rule, at, e)
 }
 
 impl Inspector {
@@ -106,9 +110,9 @@ impl Inspector {
             return Ok(Some(vec![(Piece::Section, span)]));
         };
         facts.detail("creator", creator(section));
-        let (header, doubt) = Header::current(section).map_err(breaks("header"))?;
+        let (header, doubt) = Header::current(section).map_err(breaks("header", HEADER))?;
         if let Some(doubt) = doubt {
-            facts.find("header_copy", Severity::Warning, "header", doubt);
+            facts.find_at("header_copy", Severity::Warning, ("header", HEADER), doubt);
         }
         facts.detail("log_length", header.log_length);
         let mut section = Cow::from(section);
@@ -119,7 +123,8 @@ impl Inspector {
                 let message = format!(
                     "has {len} bytes not played back, more than is looked at here ({MAX_SPAN}): attach the disk once to clean it"
                 );
-                facts.find("dirty_log", Severity::Unsafe, "log", message);
+                let place = ("log", header.log_offset);
+                facts.find_at("dirty_log", Severity::Unsafe, place, message);
                 return Ok(None);
             }
             let Some(log) = &self.log else {
@@ -134,23 +139,24 @@ impl Inspector {
                 }
                 return Ok(Some(wanted));
             };
-            let played =
-                log::replay(log, header.log_guid, self.file_len).map_err(breaks("damaged_log"))?;
+            let played = log::replay(log, header.log_guid, self.file_len)
+                .map_err(breaks("damaged_log", header.log_offset))?;
             played.apply(0, section.to_mut());
             replay = Some(played);
-            facts.find(
+            facts.find_at(
                 "dirty_log",
                 Severity::Warning,
-                "log",
+                ("log", header.log_offset),
                 "was not played back: the disk was not detached cleanly (it is played back in memory here)",
             );
         }
-        let (regions, doubt) = Regions::parse(&section, &header).map_err(breaks("region_table"))?;
+        let (regions, doubt) =
+            Regions::parse(&section, &header).map_err(breaks("region_table", REGION_TABLE))?;
         if let Some(doubt) = doubt {
-            facts.find(
+            facts.find_at(
                 "region_table_copy",
                 Severity::Warning,
-                "region table",
+                ("region table", REGION_TABLE),
                 doubt,
             );
         }
@@ -160,22 +166,24 @@ impl Inspector {
         ) else {
             return Ok(Some(region_spans(&regions).into()));
         };
-        let metadata = Metadata::parse(&metadata).map_err(breaks("metadata"))?;
+        let metadata =
+            Metadata::parse(&metadata).map_err(breaks("metadata", regions.metadata.start))?;
         describe(&metadata, facts);
         if let Some(message) = metadata.parent_message() {
-            facts.find("parent", Severity::Unsafe, "metadata", message);
+            let place = ("metadata", regions.metadata.start);
+            facts.find_at("parent", Severity::Unsafe, place, message);
         }
-        let table = Bat::new(&metadata, &regions).map_err(breaks("bat"))?;
+        let table = Bat::new(&metadata, &regions).map_err(breaks("bat", regions.bat.start))?;
         let Some(file_len) = self.file_len else {
             return Ok(Some(vec![(Piece::End, Span::Tail(0))]));
         };
         let file_len = replay.map_or(file_len, |replay| replay.file_len(file_len));
         let end = regions.bat.start.saturating_add(table.table_len());
         if end > file_len {
-            facts.find(
+            facts.find_at(
                 "truncated",
                 Severity::Unsafe,
-                "BAT",
+                ("BAT", regions.bat.start),
                 format!("ends at {end:#x}, but the file ends at {file_len:#x}"),
             );
             return Ok(None);
@@ -187,7 +195,7 @@ impl Inspector {
             metadata.virtual_disk_size,
             file_len,
         )
-        .map_err(breaks("blocks"))?;
+        .map_err(breaks("blocks", regions.bat.start))?;
         Ok(None)
     }
 }

@@ -91,7 +91,7 @@ impl Inspector {
                 "magic at byte 0 is not KDMV, but a descriptor follows at byte {HEADER_LEN}: the \
                  header is damaged"
             );
-            facts.find("header", Severity::Unsafe, "header, byte 0", message);
+            facts.find_at("header", Severity::Unsafe, ("header", 0), message);
             return Next::Done(facts);
         }
         Next::NotMine
@@ -109,7 +109,8 @@ impl Inspector {
             Ok(header) if head.len() >= HEADER_LEN => header,
             Ok(_) => {
                 let message = format!("the file ends inside it, after {} bytes", head.len());
-                facts.find("truncated", Severity::Unsafe, "header", message);
+                let place = ("header", head.len() as u64);
+                facts.find_at("truncated", Severity::Unsafe, place, message);
                 return Next::Done(facts);
             }
             Err(e) => {
@@ -118,7 +119,7 @@ impl Inspector {
                     Some(1..=3) => "header",
                     Some(_) => "version",
                 };
-                facts.find(rule, Severity::Unsafe, "header", e.message());
+                facts.find_at(rule, Severity::Unsafe, ("header", 0), e.message());
                 return Next::Done(facts);
             }
         };
@@ -136,7 +137,7 @@ impl Inspector {
                 .into(),
             Err(e) => e.message().to_owned(),
         };
-        facts.find("descriptor", Severity::Unsafe, "header, byte 28", message);
+        facts.find_at("descriptor", Severity::Unsafe, ("header", 28), message);
         Next::Done(facts)
     }
 
@@ -144,19 +145,19 @@ impl Inspector {
         let wanted = header.descriptor_sectors.saturating_mul(SECTOR);
         if (bytes.len() as u64) < wanted {
             let message = format!("the file ends inside it, after {} bytes", bytes.len());
-            facts.find("truncated", Severity::Unsafe, "descriptor", message);
+            facts.find_at("truncated", Severity::Unsafe, EMBEDDED, message);
             return Next::Done(facts);
         }
         let text = descriptor::text(bytes);
         if text.len() == bytes.len() && !text.ends_with(b"\n") {
             let message = "its text is not terminated: it fills its sectors without a newline";
-            facts.find("descriptor", Severity::Unsafe, "descriptor", message);
+            facts.find_at("descriptor", Severity::Unsafe, EMBEDDED, message);
         }
         let (descriptor, faults) = Descriptor::read(bytes);
         descriptor_facts(&descriptor, &mut facts);
-        blame(&mut facts, faults);
-        blame(&mut facts, parent(&descriptor));
-        blame(&mut facts, rules::embedded(&header, &descriptor));
+        blame(&mut facts, EMBEDDED, faults);
+        blame(&mut facts, EMBEDDED, parent(&descriptor));
+        blame(&mut facts, EMBEDDED, rules::embedded(&header, &descriptor));
 
         let is_stream = descriptor.create_type.name == "streamOptimized";
         if is_stream != header.is_compressed() && facts.findings.is_empty() {
@@ -165,7 +166,7 @@ impl Inspector {
                 descriptor.create_type.name,
                 if is_stream { "not " } else { "" }
             );
-            facts.find("create_type", Severity::Warning, "descriptor", message);
+            facts.find_at("create_type", Severity::Warning, EMBEDDED, message);
         }
         if !descriptor.extents.is_empty()
             && descriptor
@@ -177,16 +178,11 @@ impl Inspector {
                 descriptor.sectors().unwrap_or(0),
                 header.capacity_sectors
             );
-            facts.find("capacity", Severity::Note, "descriptor", message);
+            facts.find_at("capacity", Severity::Note, EMBEDDED, message);
         }
         if let Some(name) = &descriptor.change_track_path {
             let message = format!("changeTrackPath names {name:?}, which is not looked at");
-            facts.find(
-                "change_track_path",
-                Severity::Warning,
-                "descriptor",
-                message,
-            );
+            facts.find_at("change_track_path", Severity::Warning, EMBEDDED, message);
         }
         if facts.is_lost() {
             return Next::Done(facts);
@@ -240,7 +236,7 @@ fn text(bytes: &[u8]) -> Next {
         .and_then(|sectors| sectors.checked_mul(SECTOR))
         .filter(|_| !descriptor.extents.is_empty());
     descriptor_facts(&descriptor, &mut facts);
-    blame(&mut facts, faults);
+    blame(&mut facts, ALONE, faults);
     let elsewhere = Fault {
         rule: match descriptor.create_type.class {
             Class::ExtentFiles => "extent_file",
@@ -248,11 +244,12 @@ fn text(bytes: &[u8]) -> Next {
         },
         message: rules::why_not_alone(&descriptor),
     };
-    blame(&mut facts, vec![elsewhere]);
-    blame(&mut facts, parent(&descriptor));
+    blame(&mut facts, ALONE, vec![elsewhere]);
+    blame(&mut facts, ALONE, parent(&descriptor));
     let rest = rules::split(&descriptor, false);
     blame(
         &mut facts,
+        ALONE,
         rest.into_iter().filter(|f| f.rule != "create_type"),
     );
     Next::Done(facts)
@@ -278,8 +275,8 @@ fn end(
         match header.parse_stream_end(region.bytes, &limits) {
             Ok(footer) => header.directory_sector = footer.directory_sector,
             Err(e) => {
-                let place = format!("{}, byte {:#x}", e.place(), region.at);
-                facts.find("footer", Severity::Unsafe, place, e.message());
+                let place = (e.place(), region.at);
+                facts.find_at("footer", Severity::Unsafe, place, e.message());
                 return Next::Done(facts);
             }
         }
@@ -296,21 +293,23 @@ fn end(
             "is {entries} entries at sector {directory:#x}, past the end of the file at \
              {file_len:#x}: it was cut short"
         );
-        facts.find("truncated", Severity::Unsafe, "grain directory", message);
+        let place = ("grain directory", directory.saturating_mul(SECTOR));
+        facts.find_at("truncated", Severity::Unsafe, place, message);
     } else if header.overhead_sectors.saturating_mul(SECTOR) > file_len {
         let message = format!(
             "overHead is {} sectors at byte 64, past the end of the file at {file_len:#x}: it \
              was cut short",
             header.overhead_sectors
         );
-        facts.find("truncated", Severity::Unsafe, "header", message);
+        facts.find_at("truncated", Severity::Unsafe, ("header", 64), message);
     } else if let Some(message) = reach.beyond(&header, last, file_len) {
-        facts.find("truncated", Severity::Unsafe, "grain tables", message);
+        let place = ("grain tables", directory.saturating_mul(SECTOR));
+        facts.find_at("truncated", Severity::Unsafe, place, message);
     } else if let Some(message) = open_end(&header, region) {
-        facts.find("footer", Severity::Unsafe, "file", message);
+        facts.find_at("footer", Severity::Unsafe, ("end", file_len), message);
     } else if !file_len.is_multiple_of(SECTOR) {
         let message = format!("is {file_len} bytes, not whole sectors: it may have been cut short");
-        facts.find("truncated", Severity::Warning, "file", message);
+        facts.find_at("truncated", Severity::Warning, ("end", file_len), message);
     }
     if header.has_redundant_directory()
         && ends(header.redundant_directory_sector).is_none_or(|end| end > file_len)
@@ -319,7 +318,8 @@ fn end(
             "rgdOffset is sector {:#x} at byte 48, past the end of the file at {file_len:#x}",
             header.redundant_directory_sector
         );
-        facts.find("redundant_directory", Severity::Warning, "header", message);
+        let place = ("header", 48);
+        facts.find_at("redundant_directory", Severity::Warning, place, message);
     }
     Next::Done(facts)
 }
@@ -418,16 +418,20 @@ fn foreign(create_type: &str, what: &str) -> Facts {
     let mut facts = Facts::new(Format::Vmdk);
     facts.detail("create_type", create_type);
     let message = format!("is {what}; upload the disk as monolithicSparse or streamOptimized");
-    facts.find("create_type", Severity::Unsafe, "header, byte 0", message);
+    facts.find_at("create_type", Severity::Unsafe, ("header", 0), message);
     facts
 }
 
+/// The descriptor in a sparse file, and one that is the file.
+const EMBEDDED: (&str, u64) = ("descriptor", SECTOR);
+const ALONE: (&str, u64) = ("descriptor", 0);
+
 /// Records faults. Where the text is at fault already, what follows from it is not news.
-fn blame(facts: &mut Facts, faults: impl IntoIterator<Item = Fault>) {
+fn blame(facts: &mut Facts, place: (&str, u64), faults: impl IntoIterator<Item = Fault>) {
     let known: Vec<_> = facts.findings.iter().map(|f| f.rule).collect();
     for fault in faults {
         if !known.contains(&fault.rule) {
-            facts.find(fault.rule, Severity::Unsafe, "descriptor", fault.message);
+            facts.find_at(fault.rule, Severity::Unsafe, place, fault.message);
         }
     }
 }
@@ -440,7 +444,12 @@ fn header_facts(header: &Header, facts: &mut Facts) {
     facts.detail("compressed", header.is_compressed());
     if header.is_unclean {
         let message = "uncleanShutdown is set at byte 72: the writer did not finish";
-        facts.find("unclean_shutdown", Severity::Warning, "header", message);
+        facts.find_at(
+            "unclean_shutdown",
+            Severity::Warning,
+            ("header", 72),
+            message,
+        );
     }
     if header.lost_newlines() {
         let message = format!(
@@ -448,7 +457,7 @@ fn header_facts(header: &Header, facts: &mut Facts) {
              the file",
             header.newlines
         );
-        facts.find("newlines", Severity::Warning, "header", message);
+        facts.find_at("newlines", Severity::Warning, ("header", 73), message);
     }
 }
 
