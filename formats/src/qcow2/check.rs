@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::census::{Census, Use, WINDOW};
-use super::entries::{self, ALL_DATA, COMPRESSED, COPIED, OFFSET_MASK, numbers};
+use super::entries::{self, ALL_DATA, COMPRESSED, COPIED, OFFSET_MASK, ZERO, numbers};
 use super::image::{Image, L2};
 use super::layout::{incompatible, refcount};
 use super::refcounts::{Block, Refcounts};
@@ -301,6 +301,12 @@ impl<'a> Checker<'a> {
                     continue;
                 }
                 let (at, len) = entries::compressed_span(entry, geometry.cluster_bits);
+                let file_len = image.source.len();
+                if (file_len..file_len.next_multiple_of(cluster_size)).contains(&at.0) {
+                    self.report
+                        .corruption(l2.times, || tell("begins at the end of the file"));
+                    continue;
+                }
                 self.mark(census, "compressed cluster", at, len, l2.times, Use::Data)?;
                 if !self.report.is_muted {
                     self.report.check.allocated_units += l2.active;
@@ -347,9 +353,39 @@ impl<'a> Checker<'a> {
             }
             if !has_data_file {
                 self.mark(census, "cluster", at, cluster_size, l2.times, Use::Data)?;
+                let rest = image.source.len().saturating_sub(at.0);
+                if l2.active > 0 && rest > 0 && rest < self.needed(l2, n as u64, entry, bitmap) {
+                    let cut = "leads to a cluster that the end of the file cuts short";
+                    self.report.corruption(l2.active, || tell(cut));
+                }
             }
         }
         Ok(())
+    }
+
+    /// How far the guest reads into the cluster of entry `n` of the present state: the file may
+    /// end in the last cluster of the disk, behind what the disk has of it.
+    fn needed(&self, l2: &L2, n: u64, entry: u64, bitmap: u64) -> u64 {
+        let header = &self.image.header;
+        let geometry = header.geometry;
+        let cluster_size = geometry.cluster_size();
+        let stored = match geometry.is_extended {
+            true => {
+                let last = 32 - (bitmap as u32).leading_zeros();
+                u64::from(last) * geometry.granule()
+            }
+            false if entry & ZERO != 0 => 0,
+            false => cluster_size,
+        };
+        let last = header.virtual_size.saturating_sub(1);
+        let l1_index = usize::try_from(last / geometry.l1_span()).unwrap_or(usize::MAX);
+        let table = self.image.l1.get(l1_index).map_or(0, |e| e & OFFSET_MASK);
+        let is_last =
+            l2.active == 1 && l2.at.0 == table && n == last % geometry.l1_span() / cluster_size;
+        match is_last {
+            true => stored.min(last % cluster_size + 1),
+            false => stored,
+        }
     }
 
     /// Whether the refcount of the cluster at `at` is one; `None` where it cannot be told.

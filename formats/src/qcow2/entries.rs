@@ -12,7 +12,7 @@ pub(super) const COMPRESSED: u64 = 1 << 62;
 /// Bit 63: the refcount is exactly one. With an external data file also: offset 0 is meant.
 pub(super) const COPIED: u64 = 1 << 63;
 /// Bit 0 of a standard L2 entry: the cluster reads as zeros.
-const ZERO: u64 = 1;
+pub(super) const ZERO: u64 = 1;
 
 /// The bitmap of an extended L2 entry whose subclusters all hold data.
 pub(super) const ALL_DATA: u64 = 0xffff_ffff;

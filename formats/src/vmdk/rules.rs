@@ -91,6 +91,7 @@ pub(super) fn split(descriptor: &Descriptor, is_embedded: bool) -> Vec<Fault> {
         }
     }
     faults.extend(paths(descriptor));
+    faults.extend(shared(descriptor));
     if descriptor
         .sectors()
         .is_none_or(|sectors| sectors > u64::MAX / SECTOR)
@@ -113,6 +114,35 @@ fn paths(descriptor: &Descriptor) -> impl Iterator<Item = Fault> {
                 extent.line
             ),
         })
+    })
+}
+
+/// A file that stands for two parts of the disk: a small one, named thousands of times, would make
+/// a disk full of data.
+fn shared(descriptor: &Descriptor) -> Option<Fault> {
+    let mut extents: Vec<_> = descriptor
+        .extents
+        .iter()
+        .filter_map(|extent| Some((extent.name.as_deref()?, extent.offset_sectors, extent)))
+        .collect();
+    extents.sort_by_key(|(name, offset, _)| (*name, *offset));
+    let (name, one, other) = extents.windows(2).find_map(|pair| {
+        let [(name, start, one), (next, offset, other)] = pair else {
+            return None;
+        };
+        // Only what is stored as it is has parts in one file.
+        let is_plain = |kind| matches!(kind, ExtentType::Flat | ExtentType::Vmfs);
+        let is_apart = is_plain(one.kind)
+            && is_plain(other.kind)
+            && offset.checked_sub(*start) >= Some(one.sectors);
+        (name == next && !is_apart).then_some((name, one, other))
+    })?;
+    Some(Fault {
+        rule: "extent_shared",
+        message: format!(
+            "lines {} and {}: extent file {name:?} holds two parts of the disk in the same place",
+            one.line, other.line
+        ),
     })
 }
 
