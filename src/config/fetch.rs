@@ -30,6 +30,11 @@ pub struct Fetch {
     pub read_timeout: u64,
     /// Times a broken transfer is taken up again, from where it broke off where the server can.
     pub retries: u32,
+    /// Parts of one download read at once, where the server knows ranges and has a strong `ETag`; 1:
+    /// none are.
+    pub parts: usize,
+    /// Bytes of a part.
+    pub part_size: u64,
 }
 
 impl Default for Fetch {
@@ -46,6 +51,8 @@ impl Default for Fetch {
             connect_timeout: 10,
             read_timeout: 60,
             retries: 3,
+            parts: 4,
+            part_size: 8 << 20,
         }
     }
 }

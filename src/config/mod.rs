@@ -202,6 +202,9 @@ pub struct Import {
     /// Jobs worked on at once in this process: one a core where it is not said, none where it is 0
     /// and `glint worker` elsewhere does them.
     pub workers: Option<usize>,
+    /// Seconds for which a process has what it works on; when it died, others go on after this. What
+    /// lives renews it long before.
+    pub lease: u32,
     /// A folder for what waits for an import that all processes sharing the catalog see, so that each
     /// can do every import; absent: `staging` in the data folder, and who staged it imports it.
     pub shared_staging: Option<PathBuf>,
@@ -241,6 +244,7 @@ impl Default for Import {
                 .map(str::to_owned)
                 .into(),
             workers: None,
+            lease: 60,
             shared_staging: None,
             sandbox: Policy::default(),
             worker_memory: 2 << 30,
@@ -351,6 +355,12 @@ impl Config {
         }
         if let Some(Err(e)) = self.import.form().map(|f| f.target()) {
             faults.push(format!("import.output_format: {e}"));
+        }
+        if self.import.lease < 2 {
+            faults.push(format!(
+                "import.lease is {}, allowed 2 and above",
+                self.import.lease
+            ));
         }
         for method in &self.import.methods {
             if !METHODS.contains(&method.as_str()) {

@@ -120,7 +120,7 @@ async fn try_put(
     if !is_there || derivatives::find(&mut tx, image, key).await?.is_some() {
         return Ok(());
     }
-    let until = Lease::until(&mut tx).await?;
+    let until = Lease::until(svc, &mut tx).await?;
     derivatives::insert_pending(&mut tx, image, key, location, size, until).await?;
     tx.commit().await?;
     let _lease = Lease::keep(svc, Kept::Derivative(location.id.clone()));

@@ -2,6 +2,7 @@
 //! was checked, redirects followed a few times and checked again, broken transfers taken up where
 //! they broke off.
 
+mod parts;
 mod rules;
 
 use std::io;
@@ -52,6 +53,21 @@ impl Error {
             Self::Status(status) => *status >= 500 || [408, 425, 429].contains(status),
             Self::Refused(_) | Self::Redirects => false,
         }
+    }
+}
+
+/// What was read belongs to something else than what came before.
+#[derive(Debug, thiserror::Error)]
+#[error("the source changed while it was read")]
+pub struct Changed;
+
+impl Changed {
+    /// Whether a body ended for this reason.
+    #[must_use]
+    pub fn is(error: &io::Error) -> bool {
+        error
+            .get_ref()
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
     }
 }
 
@@ -163,23 +179,38 @@ impl Fetcher {
             _ => start,
         };
         let length = header_length(&response);
-        let transfer = Transfer {
-            fetcher: self.clone(),
-            headers: headers.clone(),
-            etag: strong_etag(&response),
-            at: start,
-            end,
-            // A length holds for the whole; with ranges `end` says when to stop.
-            whole: length.filter(|_| end.is_none()),
-            retries: self.rules.retries,
-            url,
-            skip,
-            response: Some(response),
-        };
+        let range = start..end.unwrap_or(u64::MAX);
+        let mut transfer = self.transfer(response, url, headers, range);
+        transfer.skip = skip;
         Ok(Answer {
             length,
             body: transfer.stream(),
         })
+    }
+
+    /// The body of `response`, which begins with the first byte of `range`; up to its end, where that
+    /// is none of all bytes there are.
+    fn transfer(
+        &self,
+        response: Response,
+        url: Url,
+        headers: &HeaderMap,
+        range: Range<u64>,
+    ) -> Transfer {
+        let end = (range.end != u64::MAX).then_some(range.end);
+        Transfer {
+            fetcher: self.clone(),
+            headers: headers.clone(),
+            etag: strong_etag(&response),
+            at: range.start,
+            end,
+            // A length holds for the whole; with ranges `end` says when to stop.
+            whole: header_length(&response).filter(|_| end.is_none()),
+            retries: self.rules.retries,
+            url,
+            skip: 0,
+            response: Some(response),
+        }
     }
 
     /// Asks, following redirects. Answers only what has a body of the kind asked for.
@@ -296,13 +327,7 @@ impl Transfer {
             .ask(Method::GET, self.url.as_str(), &headers)
             .await
             .map_err(io::Error::other)?;
-        let same = response.headers().get(ETAG) == Some(&etag);
-        if response.status() != StatusCode::PARTIAL_CONTENT
-            || !same
-            || !starts_at(&response, self.at)
-        {
-            return Err(broken);
-        }
+        same_rest(&response, &etag, self.at)?;
         self.skip = 0;
         self.response = Some(response);
         Ok(())
@@ -315,6 +340,17 @@ fn range_header(start: u64, end: Option<u64>) -> HeaderValue {
         None => format!("bytes={start}-"),
     };
     HeaderValue::try_from(range).expect("digits and a dash make a header")
+}
+
+/// Whether an answer is what was asked for: the bytes from `start` on of what `etag` names.
+fn same_rest(response: &Response, etag: &HeaderValue, start: u64) -> io::Result<()> {
+    if response.headers().get(ETAG) != Some(etag) {
+        return Err(io::Error::other(Changed));
+    }
+    if response.status() != StatusCode::PARTIAL_CONTENT || !starts_at(response, start) {
+        return Err(io::Error::other("the source knows no ranges after all"));
+    }
+    Ok(())
 }
 
 /// Whether a part begins where it was asked to.

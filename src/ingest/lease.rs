@@ -9,9 +9,6 @@ use crate::catalog::{self, Tx, derivatives, locations, staged};
 use crate::domain::{ImageId, Timestamp};
 use crate::service::Service;
 
-/// Seconds until intent whose owner has died may be swept.
-pub const LEASE_SECONDS: i64 = 60;
-
 /// What is being kept.
 #[derive(Clone, Debug)]
 pub(crate) enum Kept {
@@ -28,14 +25,16 @@ pub(crate) struct Lease(JoinHandle<()>);
 
 impl Lease {
     /// When a lease ends that begins now.
-    pub(crate) async fn until(tx: &mut Tx) -> catalog::Result<Timestamp> {
-        Ok(tx.clock().await?.plus_seconds(LEASE_SECONDS))
+    pub(crate) async fn until(svc: &Service, tx: &mut Tx) -> catalog::Result<Timestamp> {
+        let lease = i64::from(svc.config.import.lease);
+        Ok(tx.clock().await?.plus_seconds(lease))
     }
 
     pub(crate) fn keep(svc: &Arc<Service>, kept: Kept) -> Self {
         let svc = svc.clone();
         Self(tokio::spawn(async move {
-            let mut tick = tokio::time::interval(Duration::from_secs(LEASE_SECONDS as u64 / 4));
+            let lease = Duration::from_secs(svc.config.import.lease.into());
+            let mut tick = tokio::time::interval(lease / 4);
             tick.tick().await;
             loop {
                 tick.tick().await;
@@ -56,7 +55,7 @@ impl Drop for Lease {
 
 async fn renew(svc: &Service, kept: &Kept) -> catalog::Result<()> {
     let mut tx = svc.catalog.write().await?;
-    let until = Lease::until(&mut tx).await?;
+    let until = Lease::until(svc, &mut tx).await?;
     match kept {
         Kept::Location(id) => locations::renew(&mut tx, id, until).await?,
         Kept::Derivative(id) => derivatives::renew(&mut tx, id, until).await?,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use formats::FileSource;
-use formats::inspect::Stream;
+use formats::inspect::{Inspection, Stream};
 use tracing::Instrument;
 
 use super::import::{ImportRequest, Urgency, accept};
 use super::intake::{self, Expect};
 use super::lease::{Kept, Lease};
-use super::upload::{Announced, PutBack, back_to_queued, begin, gone};
+use super::upload::{Announced, Look, PutBack, back_to_queued, begin, describe, gone};
 use super::{Body, Error, Staging, content, verdict};
 use crate::auth::Context;
 use crate::catalog::staged::{self, Staged};
@@ -19,7 +19,7 @@ use crate::catalog::{images, tasks};
 use crate::domain::{Event, Image, ImageId, TaskStatus};
 use crate::quota::Allowance;
 use crate::service::Service;
-use crate::stores::{BlobWriter as _, FileWriter};
+use crate::stores::{BlobWriter, FileWriter};
 use crate::telemetry::Stage;
 
 /// How often an upload that became an import looks how far that is, where nobody tells it.
@@ -102,7 +102,7 @@ async fn put(
         let owner = image.owner.as_deref();
         allowance = Some(svc.quotas.allowance(&mut tx, owner, announced.size).await?);
     }
-    let until = Lease::until(&mut tx).await?;
+    let until = Lease::until(svc, &mut tx).await?;
     staged::insert(&mut tx, &image.id, until).await?;
     if let Some(host) = &svc.host {
         staged::lies_at(&mut tx, &image.id, host).await?;
@@ -187,6 +187,44 @@ pub(crate) async fn take(
             .flatten()
     };
     receive_file(svc, body, announced, None, to, &early).await
+}
+
+/// Takes what an import fetches straight into the stores that `writer` writes, and judges it there:
+/// for what is stored as it came. Nothing is visible yet.
+pub(crate) async fn pass(
+    svc: &Arc<Service>,
+    image: &Image,
+    body: Body,
+    announced: &Announced,
+    writer: &mut dyn BlobWriter,
+) -> Result<(Staged, Inspection), Error> {
+    let disk = image.disk_format.as_deref().unwrap_or_default();
+    let container = image.container_format.as_deref().unwrap_or_default();
+    let rules = &svc.config.formats;
+    let early = |stream: &Stream| verdict::early(stream, disk, container, rules);
+    let expect = Expect {
+        announced: announced.size,
+        allowance: None,
+        cap: svc.config.quota.image_size_cap,
+        algo: svc.config.import.hash_algo(),
+        also: announced.algo(),
+        early: &early,
+    };
+    let stage = svc.metrics.stage(Stage::Receive);
+    let received = intake::receive(body, writer, expect).await?;
+    drop(stage);
+    announced.check(received.also.as_ref())?;
+    let _stage = svc.metrics.stage(Stage::Judge);
+    let (mut found, source) = intake::judge(received.inspectors, writer, svc.limits()).await?;
+    // What is in a wrapper or an archive can only be told from the whole of it.
+    if let Some(source) = source {
+        found = describe(svc, source, Look::Beginning).await?;
+    }
+    let taken = Staged {
+        size: received.size,
+        hashes: received.hashes,
+    };
+    Ok((taken, found))
 }
 
 async fn receive_file(

@@ -85,7 +85,7 @@ pub async fn upload(
     let owner = image.owner.as_deref();
     let mut allowance = svc.quotas.allowance(&mut tx, owner, announced.size).await?;
     let now = Timestamp::now();
-    let until = Lease::until(&mut tx).await?;
+    let until = Lease::until(svc, &mut tx).await?;
     locations::insert_pending(&mut tx, &image.id, &location, until, now).await?;
     tx.commit().await?;
 

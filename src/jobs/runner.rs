@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::{self, jobs};
-use crate::ingest::LEASE_SECONDS;
+use crate::ingest::lease::Lease;
 use crate::quota;
 use crate::service::Service;
 
@@ -16,8 +16,9 @@ use super::meter::Meter;
 
 /// How often an idle worker looks by itself.
 const IDLE: Duration = Duration::from_secs(5);
-/// How often a lease is renewed and the image looked at: a deleted image stops its job this soon.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Times a lease is renewed, and the image looked at, while it lasts: a deleted image stops its job
+/// this soon.
+const HEARTBEATS: u32 = 12;
 /// Times a job is begun before it is given up.
 const ATTEMPTS: i64 = 5;
 
@@ -114,7 +115,7 @@ pub async fn work(svc: Arc<Service>, n: usize) {
         let claimed = async {
             let mut tx = svc.catalog.write().await?;
             let now = tx.clock().await?;
-            let until = now.plus_seconds(LEASE_SECONDS);
+            let until = Lease::until(&svc, &mut tx).await?;
             let job = jobs::claim(&mut tx, svc.host.as_deref(), now, until).await?;
             tx.commit().await?;
             job.iter().for_each(|job| svc.running.add(job));
@@ -280,7 +281,8 @@ impl Work {
 
 /// Renews the lease until it is lost, or the job no longer wanted.
 async fn keep(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> Failure {
-    let mut tick = tokio::time::interval(HEARTBEAT);
+    let lease = Duration::from_secs(svc.config.import.lease.into());
+    let mut tick = tokio::time::interval(lease / HEARTBEATS);
     tick.tick().await;
     loop {
         tokio::select! {
@@ -314,7 +316,7 @@ fn cancelled() -> Failure {
 /// Renews the lease; answers whether the job is still wanted.
 async fn beat(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalog::Result<Wanted> {
     let mut tx = svc.catalog.write().await?;
-    let until = tx.clock().await?.plus_seconds(LEASE_SECONDS);
+    let until = Lease::until(svc, &mut tx).await?;
     let is_cancelled = jobs::heartbeat(&mut tx, job, until).await?;
     tx.commit().await?;
     if is_cancelled {

@@ -7,6 +7,7 @@ mod file;
 mod http;
 mod put;
 mod registry;
+mod tee;
 
 use std::fs::File;
 use std::ops::Range;
@@ -23,6 +24,7 @@ pub use file::{FileStore, FileWriter, sync_dir};
 pub use http::{HttpStore, is_http};
 pub use put::put_file;
 pub use registry::{Store, Stores};
+pub use tee::Tee;
 
 /// Why a store could not.
 #[derive(Debug, thiserror::Error)]

@@ -77,6 +77,63 @@ async fn what_is_on_the_web_is_imported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_download_comes_in_parts_where_they_belong_together() {
+    let h = House::with(|config| config.fetch.part_size = 100_000).await;
+    let (image, task) = from_web(&h, &h.web.url("parts.raw"), "raw").await;
+    assert_eq!(image["status"], "active", "{task}");
+    assert!(data(&h, image["id"].as_str().unwrap()).await == tiny());
+    let asked = || h.web.ranges.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(asked(), 10, "all parts but the first");
+    // Who does not say that it knows ranges is not asked for any.
+    let (image, _) = from_web(&h, &h.web.url("tiny.raw"), "raw").await;
+    assert_eq!((&image["status"], asked()), (&json!("active"), 10));
+
+    let (image, task) = from_web(&h, &h.web.url("changing.raw"), "raw").await;
+    assert_eq!(image["status"], "queued");
+    assert_eq!(task["message"], "The source changed while it was read");
+    assert_eq!(files(&h).len(), 2, "those of the first two");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_as_it_comes_is_not_staged() {
+    let h = House::build().await;
+    let id = queued(&h, "raw").await;
+    let body = json!({
+        "method": {"name": "web-download", "uri": h.web.url("stuck")}, "all_stores": true,
+    });
+    assert_eq!(import(&h, MEMBER, &id, &body).await.status, 202);
+    let tasks = format!("/v2/images/{id}/tasks");
+    let tasks = h
+        .until(&tasks, |t| {
+            t["tasks"][0]["os_glint_progress"]["input"]["done"] == 1 << 16
+        })
+        .await;
+    // On its way into both stores at once.
+    let mut folders: Vec<_> = files(&h)
+        .iter()
+        .map(|f| f.split('/').next().unwrap().to_owned())
+        .collect();
+    folders.sort_unstable();
+    assert_eq!(folders, ["store1", "store2"]);
+    let task = tasks["tasks"][0]["id"].as_str().unwrap();
+    let cancel = format!("/v2/tasks/{task}/cancel");
+    let reply = h.send(MEMBER, "POST", &cancel, &[], None).await;
+    assert_eq!(reply.status, 202);
+    assert_eq!(h.settled(&id).await["status"], "queued");
+    assert_eq!(files(&h), [""; 0]);
+
+    let id = queued(&h, "raw").await;
+    let body = json!({
+        "method": {"name": "web-download", "uri": h.web.url("tiny.raw")}, "all_stores": true,
+    });
+    assert_eq!(import(&h, MEMBER, &id, &body).await.status, 202);
+    let image = h.settled(&id).await;
+    assert_eq!(image["stores"], "store1,store2");
+    assert_eq!(image["virtual_size"], 1 << 20);
+    assert!(data(&h, &id).await == tiny());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_fetched_leaves_a_queued_image_and_a_reason() {
     let h = House::with(|config| config.quota.image_size_cap = 4 << 20).await;
     for (name, disk, why) in [

@@ -1,6 +1,8 @@
 //! Somebody else's web server, on loopback.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -12,6 +14,8 @@ use tokio::task::JoinHandle;
 /// What is served. Ends when dropped.
 pub(crate) struct Web {
     pub(crate) address: SocketAddr,
+    /// Ranges asked for so far.
+    pub(crate) ranges: Arc<AtomicUsize>,
     server: JoinHandle<()>,
 }
 
@@ -28,13 +32,25 @@ pub(crate) fn tiny() -> Vec<u8> {
 
 impl Web {
     pub(crate) async fn start() -> Self {
-        let router = Router::new().route("/{name}", get(file));
+        let ranges = Arc::new(AtomicUsize::new(0));
+        let counter = ranges.clone();
+        let count = move |name, headers: HeaderMap| {
+            if headers.contains_key(header::RANGE) {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            file(name, headers)
+        };
+        let router = Router::new().route("/{name}", get(count));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Self { address, server }
+        Self {
+            address,
+            ranges,
+            server,
+        }
     }
 
     pub(crate) fn url(&self, name: &str) -> String {
@@ -54,6 +70,12 @@ async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response<Body> {
         "tiny.raw" => ranged(&headers, &data),
         // Knows no ranges.
         "plain.raw" => answer.body(Body::from(data)),
+        // Is another thing by the time that its second part is asked for.
+        "changing.raw" if headers.contains_key(header::RANGE) => answer
+            .header(header::ETAG, "\"two\"")
+            .body(Body::from(data)),
+        // Knows ranges, and says so.
+        "parts.raw" | "changing.raw" => ranged(&headers, &data).map(knows_ranges),
         "moved" => redirect("/tiny.raw"),
         "round" => redirect("/round"),
         "inside" => redirect("http://10.0.0.1/secret"),
@@ -81,6 +103,12 @@ async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response<Body> {
         _ => answer.status(404).body(Body::from("nothing here")),
     }
     .unwrap()
+}
+
+fn knows_ranges(mut answer: Response<Body>) -> Response<Body> {
+    let bytes = header::HeaderValue::from_static("bytes");
+    answer.headers_mut().insert(header::ACCEPT_RANGES, bytes);
+    answer
 }
 
 fn ranged(headers: &HeaderMap, data: &[u8]) -> axum::http::Result<Response<Body>> {

@@ -6,6 +6,7 @@ mod server;
 mod side_by_side;
 #[path = "../support/mod.rs"]
 mod support;
+mod workers;
 
 use std::io::{Read, Write};
 use std::path::Path;

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use formats::FileSource;
 use formats::inspect::Inspection;
-use reqwest::header::HeaderMap;
 
+use super::pass::{Origin, of_taking};
 use super::publish::of_store;
-use super::{ImportJob, Scratch, Source, deleted};
+use super::{ImportJob, Scratch};
 use crate::catalog::staged;
 use crate::convert::{self, Plan};
 use crate::domain::{Expected, HashAlgo, Hashes, Image, Measured};
 use crate::fetch;
-use crate::ingest::{self, Announced, Look};
+use crate::ingest::{self, Look};
 use crate::jobs::meter::{Meter, Phase};
 use crate::jobs::runner::{Failure, chain};
 use crate::service::Service;
@@ -51,6 +51,7 @@ impl ImportJob {
         &self,
         svc: &Arc<Service>,
         image: &Image,
+        origin: Option<&Origin>,
         scratch: &Scratch,
         meter: &Arc<Meter>,
     ) -> Result<Ready, Failure> {
@@ -58,36 +59,20 @@ impl ImportJob {
         let converts = form.is_some();
         let decompresses = svc.config.import.decompress;
         let as_it_is = !converts && !decompresses;
-        let (raw, image) = match &self.from {
-            Source::Staged => {
+        let raw = match origin {
+            Some(origin) => {
+                let to = &scratch.fetched;
+                self.fetch(svc, origin, to, as_it_is, meter).await?
+            }
+            None => {
                 let raw = staged_bytes(svc, image).await?;
                 if let Some(expected) = self.expected_of(Measured::Sent) {
                     check(&raw, expected, meter).await?;
                 }
-                (raw, image.clone())
+                raw
             }
-            Source::Web { uri } => {
-                let headers = HeaderMap::new();
-                let to = &scratch.fetched;
-                let raw = self.fetch(svc, image, uri, &headers, to, as_it_is, meter);
-                (raw.await?, image.clone())
-            }
-            Source::Glance {
-                endpoint,
-                image: remote,
-                token,
-            } => {
-                let url = format!("{endpoint}/v2/images/{remote}");
-                let headers = super::remote::headers(token)?;
-                let image = self.copy_metadata(svc, image, &url, &headers).await?;
-                let file = format!("{url}/file");
-                let to = &scratch.fetched;
-                let raw = self.fetch(svc, &image, &file, &headers, to, as_it_is, meter);
-                (raw.await?, image)
-            }
-            // An image without data is nothing to copy.
-            Source::Copy => return Err(deleted()),
         };
+        let image = origin.map_or(image, |origin| &origin.image);
         let look = if as_it_is {
             Look::Beginning
         } else {
@@ -116,7 +101,7 @@ impl ImportJob {
                 check(&raw, expected, meter).await?;
             }
         }
-        match convert::decide(&image, &found, form.as_ref(), &svc.config)
+        match convert::decide(image, &found, form.as_ref(), &svc.config)
             .map_err(|reason| Failure::Final(reason.into()))?
         {
             Plan::Keep { virtual_size } => Ok(Ready {
@@ -133,46 +118,25 @@ impl ImportJob {
     }
 
     /// The digest the data must have, if it is of those bytes.
-    fn expected_of(&self, of: Measured) -> Option<&Expected> {
+    pub(super) fn expected_of(&self, of: Measured) -> Option<&Expected> {
         self.expected.as_ref().filter(|e| e.of == of)
     }
 
     /// Downloads into a file of this run.
-    #[expect(clippy::too_many_arguments, reason = "each is another thing")]
     async fn fetch(
         &self,
         svc: &Arc<Service>,
-        image: &Image,
-        url: &str,
-        headers: &HeaderMap,
+        origin: &Origin,
         to: &Path,
         as_it_is: bool,
         meter: &Arc<Meter>,
     ) -> Result<Raw, Failure> {
-        let answer = svc.fetcher.get(url, headers).await.map_err(of_fetch)?;
-        meter.begin(Phase::Fetching, answer.length, answer.length);
-        let body = meter.count_in(answer.body, true);
-        let announced = Announced {
-            size: answer.length,
-            digest: self.expected.clone(),
-        };
+        let (body, announced) = self.open(svc, origin, meter).await?;
+        let image = &origin.image;
         let taken = ingest::take(svc, image, body, &announced, to, as_it_is).await;
         let staged = taken.map_err(|e| match e {
-            ingest::Error::Client(e) => {
-                tracing::warn!(image.id = %image.id, error = chain(&e), "a download broke off");
-                Failure::Transient("The download broke off".into())
-            }
-            ingest::Error::SizeMismatch { expected, got } => Failure::Transient(
-                format!("The source announced {expected} bytes and sent {got}").into(),
-            ),
-            ingest::Error::TooLarge { cap } => {
-                Failure::Final(format!("The source holds more than the {cap} bytes allowed").into())
-            }
-            ingest::Error::Refused { reason } | ingest::Error::OtherDigest(reason) => {
-                Failure::Final(reason.into())
-            }
             ingest::Error::StoreFull => Failure::Final("The staging area is full".into()),
-            other => transient(other),
+            other => of_taking(other, image),
         })?;
         Ok(Raw {
             path: to.to_owned(),
@@ -246,6 +210,19 @@ async fn convert(
         hashes,
         converted_to: Some(target.name()),
     })
+}
+
+impl Ready {
+    /// What was written into the stores already, as it came.
+    pub(super) fn written(size: u64, virtual_size: Option<u64>, hashes: Hashes) -> Self {
+        Self {
+            path: PathBuf::new(),
+            size,
+            virtual_size,
+            hashes,
+            converted_to: None,
+        }
+    }
 }
 
 impl Bytes {
@@ -393,6 +370,6 @@ pub(super) fn of_fetch(error: fetch::Error) -> Failure {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn transient(error: ingest::Error) -> Failure {
+pub(super) fn transient(error: ingest::Error) -> Failure {
     Failure::Transient(chain(&error).into())
 }

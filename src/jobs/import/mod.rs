@@ -6,6 +6,7 @@
 //! Once a first store has an image it is active, and whoever goes on copies from there.
 
 mod bytes;
+mod pass;
 mod publish;
 mod remote;
 
@@ -126,8 +127,15 @@ impl ImportJob {
 
         let bytes = match image.status {
             Status::Importing => {
+                let origin = self.origin(svc, &image).await?;
+                if let Some(origin) = &origin
+                    && self.passes(svc, &origin.image)?
+                {
+                    return self.pass(svc, job, origin, meter).await;
+                }
                 let scratch = Scratch::of(svc, &id, job);
-                Bytes::File(self.prepare(svc, &image, &scratch, meter).await?)
+                let ready = self.prepare(svc, &image, origin.as_ref(), &scratch, meter);
+                Bytes::File(ready.await?)
             }
             _ => Bytes::Copy(image.clone()),
         };

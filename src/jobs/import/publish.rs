@@ -16,13 +16,20 @@ use crate::ingest::lease::{Kept, Lease};
 use crate::jobs::meter::{Meter, Phase};
 use crate::jobs::runner::{Failure, Why, chain};
 use crate::service::Service;
-use crate::stores;
+use crate::stores::{self, Store};
 use crate::telemetry::metrics::Direction;
 
 /// Bytes that lie in a store and are no fact yet.
-struct Stored {
+pub(super) struct Stored {
     location: Location,
     _lease: Lease,
+}
+
+impl Stored {
+    /// Where it lies.
+    pub(super) fn url(&self) -> &str {
+        &self.location.url
+    }
 }
 
 impl ImportJob {
@@ -147,7 +154,7 @@ impl ImportJob {
     }
 
     /// The last transaction: what is not a fact yet becomes one, and job and task end.
-    async fn finish(
+    pub(super) async fn finish(
         &self,
         svc: &Arc<Service>,
         job: &jobs::Claimed,
@@ -219,15 +226,13 @@ impl ImportJob {
         Ok(images::change(tx, id, image.status, change).await?)
     }
 
-    /// Puts the bytes into one store, with its pending row written first.
-    async fn put(
+    /// Notes that bytes are about to be written into one store.
+    pub(super) async fn intend<'s>(
         &self,
-        svc: &Arc<Service>,
+        svc: &'s Arc<Service>,
         image: &Image,
         name: &str,
-        bytes: &Bytes,
-        meter: &Arc<Meter>,
-    ) -> Result<Stored, Failure> {
+    ) -> Result<(&'s Store, Stored), Failure> {
         let store = svc
             .stores
             .get(name)
@@ -242,21 +247,35 @@ impl ImportJob {
             return Err(deleted());
         }
         let now = Timestamp::now();
-        let until = Lease::until(&mut tx).await?;
+        let until = Lease::until(svc, &mut tx).await?;
         locations::insert_pending(&mut tx, &image.id, &location, until, now).await?;
         tx.commit().await?;
         let lease = Lease::keep(svc, Kept::Location(location.id.clone()));
-        match bytes.write(svc, store, &location.url, meter).await {
+        let intent = Stored {
+            location,
+            _lease: lease,
+        };
+        Ok((store, intent))
+    }
+
+    /// Puts the bytes into one store, with its pending row written first.
+    async fn put(
+        &self,
+        svc: &Arc<Service>,
+        image: &Image,
+        name: &str,
+        bytes: &Bytes,
+        meter: &Arc<Meter>,
+    ) -> Result<Stored, Failure> {
+        let (store, intent) = self.intend(svc, image, name).await?;
+        match bytes.write(svc, store, intent.url(), meter).await {
             Ok(()) => {
                 svc.metrics.store(name, Direction::In, bytes.size());
-                Ok(Stored {
-                    location,
-                    _lease: lease,
-                })
+                Ok(intent)
             }
             Err(e) => {
                 let mut tx = svc.catalog.write().await?;
-                locations::doom(&mut tx, &location.id).await?;
+                locations::doom(&mut tx, &intent.location.id).await?;
                 tx.commit().await?;
                 Err(e)
             }
