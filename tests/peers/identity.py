@@ -10,11 +10,29 @@ import time
 import unittest
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import clients
-from clients import VENV, Server, run
-from keystone import Keystone
+from clients import VENV, Server, Web, run
+from keystone import PASSWORD, REGION, Keystone
 
+CONFIG = """\
+{keystone}cache_seconds = {bound}
+[api]
+show_multiple_locations = true
+[quota]
+use_keystone_limits = true
+[fetch]
+allowed_networks = ["127.0.0.0/8"]
+allowed_ports = [80, {web}]
+[[stores]]
+id = "file"
+type = "file"
+path = "{room}/images"
+[[stores]]
+id = "web"
+type = "http"
+"""
 # How long a revoked token may still be good, in seconds.
 BOUND = 1
 
@@ -46,8 +64,12 @@ class UnderKeystone(clients.Peers):
         cls.addClassCleanup(room.cleanup)
         cls.keystone = Keystone(VENV, room.name)
         cls.addClassCleanup(cls.keystone.stop)
-        cls.CONFIG = cls.keystone.configuration() + f"cache_seconds = {BOUND}\n[quota]\nuse_keystone_limits = true\n"
+        cls.web = Web(room.name)
+        cls.addClassCleanup(cls.web.stop)
+        cls.CONFIG = CONFIG.format(
+            keystone=cls.keystone.configuration(), bound=BOUND, web=cls.web.port, room=room.name)
         super().setUpClass()
+        (Path(room.name) / "disk.raw").write_bytes(cls.raw.read_bytes())
         cls.keystone.serve_images_at(cls.server.url)
 
     def as_(self, user, *args, json_out=False, fails=False):
@@ -85,21 +107,33 @@ class UnderKeystone(clients.Peers):
         self.as_("member-b", "delete", image, fails=True)
         self.as_("member-a", "delete", image)
 
-    def test_the_sdk(self):
-        script = """
-import sys, openstack
-c = openstack.connect()
-image = c.image.create_image("by-sdk", filename=sys.argv[1], disk_format="qcow2", container_format="bare",
-                             visibility="private", wait=True)
-assert c.image.get_image(image.id).status == "active"
-assert [i.id for i in c.image.images(name="by-sdk")] == [image.id]
-c.image.update_image(image, os_distro="debian")
-assert c.image.get_image(image.id).os_distro == "debian"
-c.image.delete_image(image)
-assert c.image.find_image("by-sdk") is None
-"""
-        done = run(VENV / "bin/python", "-c", script, self.qcow2, env=self.keystone.environment("member-a"))
-        self.outcome(done, ("sdk",), False, False)
+    def test_sharing_by_the_openstack_command(self):
+        project = self.keystone.projects["project-b"]
+        image = self.as_("member-a", "create", "--file", self.raw, "--disk-format", "raw", "--shared",
+                         "shared", json_out=True)["id"]
+        self.as_("member-b", "show", image, fails=True)
+        self.as_("reader-a", "add", "project", image, project, fails=True)
+        self.as_("member-a", "add", "project", image, project)
+        self.as_("member-b", "set", "--accept", "--project", project, image)
+        listed = self.as_("reader-b", "list", "--shared", json_out=True)
+        self.assertEqual([i["ID"] for i in listed], [image])
+        members = self.as_("member-a", "member", "list", image, json_out=True)
+        self.assertEqual([(m["Member ID"], m["Status"]) for m in members], [(project, "accepted")])
+        self.as_("member-a", "remove", "project", image, project)
+        self.as_("member-b", "show", image, fails=True)
+        self.as_("admin-a", "delete", image)
+
+    def story(self, name):
+        """One of stories.py."""
+        done = run(VENV / "bin/python", Path(__file__).with_name("stories.py"), name, self.keystone.url, REGION,
+                   PASSWORD, self.keystone.projects["project-b"], self.raw, self.web.url("disk.raw"))
+        self.outcome(done, (name,), False, False)
+
+    def test_admin_member_and_reader_by_the_sdk(self):
+        self.story("sdk")
+
+    def test_admin_member_and_reader_by_glanceclient(self):
+        self.story("glanceclient")
 
     # -- tokens ---------------------------------------------------------------------------------
 
@@ -179,6 +213,10 @@ assert c.image.find_image("by-sdk") is None
         self.assertEqual(made.code, 201)
         image = made.json()["id"]
         over = self.ask("POST", "/v2/images", member, body=new)
+        self.assertEqual(over.code, 413)
+        self.assertIn(b"image_count_total is over limit of 1", over.body)
+        task = {"type": "import", "input": {"import_from": "http://127.0.0.1/disk.raw", "import_from_format": "raw"}}
+        over = self.ask("POST", "/v2/tasks", self.keystone.token("admin-b"), body=task)
         self.assertEqual(over.code, 413)
         self.assertIn(b"image_count_total is over limit of 1", over.body)
 

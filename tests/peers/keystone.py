@@ -51,7 +51,8 @@ expiration = {expiration}
 [identity]
 password_hash_rounds = 4
 [cache]
-enabled = false
+enabled = true
+backend = dogpile.cache.memory
 """
 
 
@@ -110,7 +111,9 @@ class Keystone:
         self.process = subprocess.Popen(
             [self.venv / "bin/uwsgi", "--http-socket", f"127.0.0.1:{self.port}", "--need-app", "--lazy-apps",
              "--module", "keystone.wsgi.api:application", "--virtualenv", self.venv, "--buffer-size", "65535",
-             "--enable-threads", "--threads", "4", "--die-on-term", "--disable-logging", "--no-orphans", "--master"],
+             "--enable-threads", "--threads", "4",
+             # It keeps no connection, which nobody would be told.
+             "--add-header", "Connection: close", "--die-on-term", "--disable-logging", "--no-orphans", "--master"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)
         log.close()
         for _ in range(1200):
@@ -186,18 +189,22 @@ class Keystone:
             for role in has:
                 ask("PUT", f"/projects/{self.projects[project]}/users/{self.users[name]}/roles/{roles[role]}")
         service = ask("POST", "/services", {"service": {"type": "image", "name": "glint"}})["service"]
-        self.image_service = service["id"]
+        self.services = {"image": service["id"]}
         ask("POST", "/registered_limits", {"registered_limits": [
-            {"service_id": self.image_service, "region_id": REGION, "resource_name": name, "default_limit": limit}
+            {"service_id": self.services["image"], "region_id": REGION, "resource_name": name, "default_limit": limit}
             for name, limit in LIMITS.items()]})
 
-    def serve_images_at(self, url):
-        """Puts the image service into the catalog, or moves it."""
-        for old in self.admin("GET", f"/endpoints?service_id={self.image_service}")["endpoints"]:
+    def serve_images_at(self, url, kind="image"):
+        """Puts the image service into the catalog as a service of type `kind`, or moves it."""
+        if kind not in self.services:
+            service = self.admin("POST", "/services", {"service": {"type": kind, "name": f"glint-{kind}"}})
+            self.services[kind] = service["service"]["id"]
+        service = self.services[kind]
+        for old in self.admin("GET", f"/endpoints?service_id={service}")["endpoints"]:
             self.admin("DELETE", f"/endpoints/{old['id']}")
         for interface in ("public", "internal", "admin"):
             self.admin("POST", "/endpoints", {"endpoint": {
-                "service_id": self.image_service, "interface": interface, "url": url, "region_id": REGION}})
+                "service_id": service, "interface": interface, "url": url, "region_id": REGION}})
 
     def limit(self, project, name, value):
         """Sets the limit of one project."""
@@ -207,7 +214,7 @@ class Keystone:
             self.admin("PATCH", f"/limits/{old[0]['id']}", {"limit": {"resource_limit": value}})
         else:
             self.admin("POST", "/limits", {"limits": [{
-                "service_id": self.image_service, "region_id": REGION, "project_id": self.projects[project],
+                "service_id": self.services["image"], "region_id": REGION, "project_id": self.projects[project],
                 "resource_name": name, "resource_limit": value}]})
 
     def environment(self, user, project=None):
