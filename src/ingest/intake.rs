@@ -13,10 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 use formats::inspect::Stream;
 use futures_util::StreamExt;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Body, Error};
 use crate::domain::{HashAlgo, Hashes};
@@ -158,7 +157,7 @@ enum Also {
 }
 
 struct Hasher {
-    queue: Sender<Chunk>,
+    queue: mpsc::Sender<Chunk>,
     done: oneshot::Receiver<String>,
 }
 
@@ -235,13 +234,13 @@ impl Hasher {
     }
 
     fn start(algo: HashAlgo) -> io::Result<Self> {
-        let (queue, chunks) = crossbeam_channel::bounded::<Chunk>(QUEUE);
+        let (queue, mut chunks) = mpsc::channel::<Chunk>(QUEUE);
         let (reply, done) = oneshot::channel();
         std::thread::Builder::new()
             .name(algo.name().to_owned())
             .spawn(move || {
                 let mut hash = Digest::new(algo);
-                for chunk in chunks {
+                while let Some(chunk) = chunks.blocking_recv() {
                     for piece in chunk.iter() {
                         hash.update(piece);
                     }
@@ -252,17 +251,10 @@ impl Hasher {
         Ok(Self { queue, done })
     }
 
-    /// Hands a chunk over; waits off the runtime's threads when the queue is full.
+    /// Hands a chunk over as soon as there is room for it.
     async fn feed(&self, chunk: Chunk) -> Result<(), Error> {
-        let Err(full) = self.queue.try_send(chunk) else {
-            return Ok(());
-        };
-        let queue = self.queue.clone();
-        let sent = tokio::task::spawn_blocking(move || queue.send(full.into_inner())).await;
-        match sent {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(Error::Internal("a hashing thread has ended".into())),
-        }
+        let sent = self.queue.send(chunk).await;
+        sent.map_err(|_| Error::Internal("a hashing thread has ended".into()))
     }
 
     async fn finish(self) -> Result<String, Error> {

@@ -8,20 +8,18 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use formats::bytes::is_zero;
 use formats::{FileSource, Source};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
+use super::read::read_stream;
 use super::{BlobStore, BlobWriter, Bytestream, Chunk, Error, LocalFiles, Result};
 
 /// Zeros are left out in pieces of this size, aligned in the file.
 const HOLE: usize = 4096;
-/// Bytes read ahead at once for a download.
-const READ: usize = 512 << 10;
 /// Chunks waiting to be written, at most.
 const QUEUE: usize = 2;
 
@@ -165,25 +163,6 @@ impl LocalFiles for FileStore {
     fn open_file(&self, url: &str) -> Result<File> {
         Ok(File::open(self.path(url)?)?)
     }
-}
-
-/// A file's bytes in pieces. A thread is taken for each piece only, so that slow clients hold
-/// none; the next piece is read while the last one is on its way.
-pub(crate) fn read_stream(file: Arc<File>, range: Range<u64>) -> Bytestream {
-    let pieces = range.clone().step_by(READ).map(move |at| {
-        let file = file.clone();
-        let len = READ.min(usize::try_from(range.end - at).unwrap_or(READ));
-        async move {
-            spawn_blocking(move || {
-                let mut piece = vec![0; len];
-                file.read_exact_at(&mut piece, at)?;
-                Ok(Bytes::from(piece))
-            })
-            .await
-            .map_err(io::Error::other)?
-        }
-    });
-    stream::iter(pieces).buffered(2).boxed()
 }
 
 /// Writes a file on a thread of its own.
@@ -365,6 +344,7 @@ impl BlobWriter for FileWriter {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
+    use bytes::Bytes;
     use futures_util::TryStreamExt;
 
     use super::*;

@@ -6,6 +6,7 @@
 mod file;
 mod http;
 mod put;
+mod read;
 mod registry;
 mod tee;
 
@@ -19,10 +20,10 @@ use formats::Source;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-pub(crate) use file::read_stream;
 pub use file::{FileStore, FileWriter, sync_dir};
 pub use http::{HttpStore, is_http};
 pub use put::put_file;
+pub(crate) use read::read_stream;
 pub use registry::{Store, Stores};
 pub use tee::Tee;
 

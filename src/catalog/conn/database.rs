@@ -43,8 +43,10 @@ impl Database {
     /// What every new connection is told first.
     const fn greeting(self) -> &'static [&'static str] {
         match self {
-            // FULL: what a client was told is stored survives a power cut.
+            // FULL: what a client was told is stored survives a power cut. 16 MiB of pages, where
+            // that much was read: a page of images from a large catalog looks at some 300.
             Self::Sqlite => &[
+                "PRAGMA cache_size = -16384",
                 "PRAGMA busy_timeout = 30000",
                 "PRAGMA journal_mode = WAL",
                 "PRAGMA synchronous = FULL",

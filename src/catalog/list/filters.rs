@@ -39,8 +39,8 @@ pub(super) async fn conditions(
             }
             of_image => {
                 let condition = of_the_image(of_image);
-                if let Some(index) = leads_to_few(of_image) {
-                    all.column(tx, index, &base.and(&condition)).await?;
+                if let Some(lead) = leads_to_few(of_image) {
+                    all.column(tx, lead, base, &condition).await?;
                 }
                 condition
             }
@@ -65,14 +65,24 @@ impl Filters {
     }
 
     /// Images that an index of the table itself leads to.
-    async fn column(&mut self, tx: &mut Tx, index: Lead, has: &Condition) -> Result<()> {
-        let (n, start) = match index {
-            Lead::Key(n) => (n, Start::Key),
-            Lead::Index(index) => {
-                let table = tx.by_index("images", index);
-                (Few::count(tx, &table, has).await?, Start::Index(index))
+    async fn column(
+        &mut self,
+        tx: &mut Tx,
+        lead: Lead,
+        base: &Condition,
+        has: &Condition,
+    ) -> Result<()> {
+        let (index, has) = match lead {
+            Lead::Key(n) => {
+                self.consider(n, Start::Key);
+                return Ok(());
             }
+            Lead::Visible(index) => (index, base.and(has)),
+            // What this index does not hold is not asked: that would cost a look at each row.
+            Lead::Own(index) => (index, Condition::new("deleted_at IS NULL", vec![]).and(has)),
         };
+        let n = Few::count(tx, &tx.by_index("images", index), &has).await?;
+        let start = Start::Index(index);
         if n <= Few::MAX {
             self.consider(n, start);
         }
@@ -90,38 +100,40 @@ impl Filters {
 enum Lead {
     /// So many ids.
     Key(i64),
-    /// An index.
-    Index(&'static str),
+    /// An index that begins with the visibility and whether it is hidden.
+    Visible(&'static str),
+    /// An index that begins with the column.
+    Own(&'static str),
 }
 
 /// Where the images that a filter leaves may be few: where to find them. Nothing is counted for what
 /// nearly every image is.
 fn leads_to_few(filter: &Filter) -> Option<Lead> {
-    Some(Lead::Index(match filter {
-        Filter::In(Column::Id, ids) => return Some(Lead::Key(ids.len() as i64)),
-        Filter::In(Column::Name, _) => "images_visible_name",
+    Some(match filter {
+        Filter::In(Column::Id, ids) => Lead::Key(ids.len() as i64),
+        Filter::In(Column::Name, _) => Lead::Visible("images_visible_name"),
         Filter::In(Column::Status, values) if values == &[Status::Active.name()] => return None,
-        Filter::In(Column::Status, _) => "images_visible_status",
+        Filter::In(Column::Status, _) => Lead::Visible("images_visible_status"),
         // One owner's images are a range of their own.
         Filter::In(Column::Owner, owners) if owners.len() == 1 => return None,
-        Filter::In(Column::Owner, _) => "images_owned_id",
-        Filter::In(Column::ContainerFormat, _) => "images_visible_container_format",
-        Filter::In(Column::DiskFormat, _) => "images_visible_disk_format",
-        Filter::In(Column::Checksum, _) => "images_checksum",
-        Filter::In(Column::HashAlgo, _) => "images_hash_algo",
-        Filter::In(Column::HashValue, _) => "images_hash_value",
+        Filter::In(Column::Owner, _) => Lead::Own("images_owned_id"),
+        Filter::In(Column::ContainerFormat, _) => Lead::Visible("images_visible_container_format"),
+        Filter::In(Column::DiskFormat, _) => Lead::Visible("images_visible_disk_format"),
+        Filter::In(Column::Checksum, _) => Lead::Own("images_checksum"),
+        Filter::In(Column::HashAlgo, _) => Lead::Own("images_hash_algo"),
+        Filter::In(Column::HashValue, _) => Lead::Own("images_hash_value"),
         Filter::Number(_, Op::Neq, _) | Filter::Time(_, Op::Neq, _) => return None,
-        Filter::Number(NumberColumn::Size, ..) => "images_visible_size",
-        Filter::Number(NumberColumn::VirtualSize, ..) => "images_virtual_size",
-        Filter::Number(NumberColumn::MinRam, ..) => "images_min_ram",
-        Filter::Number(NumberColumn::MinDisk, ..) => "images_min_disk",
-        Filter::Time(TimeColumn::CreatedAt, ..) => "images_visible_created_at",
-        Filter::Time(TimeColumn::UpdatedAt, ..) => "images_visible_updated_at",
-        Filter::Protected(true) => "images_protected",
+        Filter::Number(NumberColumn::Size, ..) => Lead::Visible("images_visible_size"),
+        Filter::Number(NumberColumn::VirtualSize, ..) => Lead::Own("images_virtual_size"),
+        Filter::Number(NumberColumn::MinRam, ..) => Lead::Own("images_min_ram"),
+        Filter::Number(NumberColumn::MinDisk, ..) => Lead::Own("images_min_disk"),
+        Filter::Time(TimeColumn::CreatedAt, ..) => Lead::Visible("images_visible_created_at"),
+        Filter::Time(TimeColumn::UpdatedAt, ..) => Lead::Visible("images_visible_updated_at"),
+        Filter::Protected(true) => Lead::Own("images_protected"),
         Filter::Protected(false) | Filter::Tag(_) | Filter::Property(..) | Filter::Nothing => {
             return None;
         }
-    }))
+    })
 }
 
 /// A filter by a column of the image itself.
