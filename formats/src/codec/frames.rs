@@ -24,6 +24,8 @@ pub(super) struct Frame {
     pub(super) end: u64,
     /// Bytes it says it holds.
     pub(super) content: Option<u64>,
+    /// Bytes of memory that decoding it takes.
+    pub(super) window: u64,
 }
 
 /// Walks from frame to frame.
@@ -73,7 +75,13 @@ impl<'a> Walker<'a> {
         let Some(header) = self.bytes(at, MAX_HEADER)? else {
             return Ok(None);
         };
-        let Some((len, content, is_checked)) = parse_header(header) else {
+        let Some(Header {
+            len,
+            content,
+            window,
+            is_checked,
+        }) = parse_header(header)
+        else {
             return Ok(None);
         };
         let Some(blocks) = at.checked_add(len) else {
@@ -87,7 +95,11 @@ impl<'a> Walker<'a> {
                 .map(|end| end + if is_checked { 4 } else { 0 }),
         };
         let end = end.filter(|&end| end <= self.source.len());
-        Ok(end.map(|end| Frame { end, content }))
+        Ok(end.map(|end| Frame {
+            end,
+            content,
+            window,
+        }))
     }
 
     /// Where the blocks that begin at `at` end.
@@ -110,12 +122,25 @@ impl<'a> Walker<'a> {
     }
 }
 
-/// A frame's bytes before its blocks, its content's length, and whether a checksum follows;
-/// `None` for the last: it is skippable and this is all of it.
-fn parse_header(bytes: &[u8]) -> Option<(u64, Option<u64>, Option<bool>)> {
+/// What the header of a frame says.
+struct Header {
+    /// Bytes before the blocks; of a skippable frame all of it.
+    len: u64,
+    content: Option<u64>,
+    window: u64,
+    /// Whether a checksum follows; `None` for a skippable frame.
+    is_checked: Option<bool>,
+}
+
+fn parse_header(bytes: &[u8]) -> Option<Header> {
     let magic = le32(bytes, 0)?;
     if magic & !15 == SKIPPABLE {
-        return Some((8 + u64::from(le32(bytes, 4)?), Some(0), None));
+        return Some(Header {
+            len: 8 + u64::from(le32(bytes, 4)?),
+            content: Some(0),
+            window: 0,
+            is_checked: None,
+        });
     }
     let &descriptor = bytes.get(4).filter(|_| magic == MAGIC)?;
     let is_single = descriptor & 0x20 != 0;
@@ -128,7 +153,20 @@ fn parse_header(bytes: &[u8]) -> Option<(u64, Option<u64>, Option<bool>)> {
         2 => (4, Some(u64::from(le32(bytes, at)?))),
         _ => (8, Some(le64(bytes, at)?)),
     };
-    Some(((at + len) as u64, content, Some(descriptor & 4 != 0)))
+    let window = match content.filter(|_| is_single) {
+        Some(content) => content,
+        None => {
+            let window = *bytes.get(5)?;
+            let base = 1 << (10 + (window >> 3));
+            base + base / 8 * u64::from(window & 7)
+        }
+    };
+    Some(Header {
+        len: (at + len) as u64,
+        content,
+        window,
+        is_checked: Some(descriptor & 4 != 0),
+    })
 }
 
 /// Bytes that the file in `source` says it holds; `None` where a frame does not say it.
@@ -183,6 +221,13 @@ mod tests {
         for len in 1..parts[0].len() {
             assert_eq!(walker_end(&parts[0][..len]), None, "{len}");
         }
+        // One segment is its own window; level 1 of a stream has half a MiB.
+        let window = |bytes: &[u8]| parse_header(bytes).unwrap().window;
+        assert_eq!(window(&parts[0]), 400_000);
+        assert_eq!(
+            window(&zstd::encode_all(noise.as_slice(), 1).unwrap()),
+            1 << 19
+        );
         // A stream's length is not known when its header is written.
         let streamed = zstd::encode_all(noise.as_slice(), 1).unwrap();
         assert_eq!(walker_end(&streamed), Some(streamed.len() as u64));

@@ -4,6 +4,7 @@
 pub mod deflate;
 mod frames;
 mod parallel;
+mod parts;
 pub mod stream;
 pub mod unit;
 mod xz;

@@ -21,7 +21,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::frames::Walker;
-use super::stream::{Compression, Input, decoder, only_zeros};
+use super::parts::{Input, only_zeros};
+use super::stream::{Compression, decoder};
 use crate::bytes::{le16, le32};
 use crate::source::read_up_to;
 use crate::{HostOffset, Result, Slice, Source};
@@ -30,6 +31,9 @@ use crate::{HostOffset, Result, Slice, Source};
 const CHUNK: usize = 256 << 10;
 /// Chunks in the queue of a part.
 const QUEUE: usize = 16;
+/// Memory for the window of a part that is decoded beside any others: of those that take more
+/// there is one at a time.
+const NARROW: u64 = 8 << 20;
 /// The longest gzip header looked at.
 const GZIP_HEAD: usize = 64;
 
@@ -38,17 +42,19 @@ type Piece = io::Result<Vec<u8>>;
 /// Parts in the order of the file, each with its queue and where it ends.
 type Parts = Receiver<(u64, Receiver<Piece>)>;
 
-/// Where the part that begins at `at` ends; `None` where that is not told.
-fn end_of_part(compression: Compression, source: &dyn Source, at: u64) -> Result<Option<u64>> {
+/// Where the part that begins at `at` ends, and whether it takes much memory; `None` where that is
+/// not told.
+fn part_at(compression: Compression, source: &dyn Source, at: u64) -> Result<Option<(u64, bool)>> {
     match compression {
         Compression::Zstd => {
             let frame = Walker::new(source, usize::MAX).frame(at)?;
-            Ok(frame.map(|frame| frame.end))
+            Ok(frame.map(|frame| (frame.end, frame.window > NARROW)))
         }
         Compression::Gzip => {
             let head = read_up_to(source, HostOffset(at), GZIP_HEAD)?;
             let end = member_len(&head).and_then(|len| at.checked_add(len));
-            Ok(end.filter(|&end| end <= source.len()))
+            let end = end.filter(|&end| end <= source.len());
+            Ok(end.map(|end| (end, false)))
         }
         _ => Ok(None),
     }
@@ -80,8 +86,8 @@ pub(super) fn reader(
     threads: usize,
     consumed: &Arc<AtomicU64>,
 ) -> Result<Option<Box<dyn Read + Send>>> {
-    let first = end_of_part(compression, source.as_ref(), 0)?;
-    if threads < 2 || first.is_none_or(|end| end >= source.len()) {
+    let first = part_at(compression, source.as_ref(), 0)?;
+    if threads < 2 || first.is_none_or(|(end, _)| end >= source.len()) {
         return Ok(None);
     }
     let (parts, ordered) = sync_channel(threads);
@@ -90,6 +96,7 @@ pub(super) fn reader(
         source: source.clone(),
         at: 0,
         parts: Some(parts),
+        wide: Arc::default(),
     }));
     for _ in 0..threads {
         let split = split.clone();
@@ -111,20 +118,29 @@ struct Splitter {
     at: u64,
     /// `None` once all is given out.
     parts: Option<SyncSender<(u64, Receiver<Piece>)>>,
+    /// Held while a part is decoded that takes much memory.
+    wide: Arc<Mutex<()>>,
+}
+
+/// A part to decode.
+struct Given {
+    range: Range<u64>,
+    is_wide: bool,
+    queue: SyncSender<Piece>,
 }
 
 impl Splitter {
     /// The next part, whose queue the reader already has; `None` at the end, and when the reader
     /// is gone.
-    fn next(&mut self) -> Option<(Range<u64>, SyncSender<Piece>)> {
+    fn next(&mut self) -> Option<Given> {
         let parts = self.parts.as_ref()?;
         let (at, len) = (self.at, self.source.len());
-        let found = end_of_part(self.compression, self.source.as_ref(), at);
+        let found = part_at(self.compression, self.source.as_ref(), at);
         let (queue, pieces) = sync_channel(QUEUE);
         // What is not told apart is one part, to the end: garbage and padding among it.
-        let end = match &found {
-            Ok(Some(end)) => *end,
-            Ok(None) | Err(_) => len,
+        let (end, is_wide) = match &found {
+            Ok(Some(part)) => *part,
+            Ok(None) | Err(_) => (len, true),
         };
         if at >= len || parts.send((end, pieces)).is_err() {
             self.parts = None;
@@ -136,17 +152,29 @@ impl Splitter {
             self.parts = None;
             return None;
         }
-        Some((at..end, queue))
+        Some(Given {
+            range: at..end,
+            is_wide,
+            queue,
+        })
     }
 }
 
 /// Decodes one part; false when there is none.
 fn work(split: &Mutex<Splitter>) -> bool {
     let mut splitter = split.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some((range, queue)) = splitter.next() else {
+    let Some(Given {
+        range,
+        is_wide,
+        queue,
+    }) = splitter.next()
+    else {
         return false;
     };
     let (compression, source) = (splitter.compression, splitter.source.clone());
+    let wide = splitter.wide.clone();
+    // Before another part is given out: whoever is read first is to have it first.
+    let _wide = is_wide.then(|| wide.lock().unwrap_or_else(PoisonError::into_inner));
     drop(splitter);
     let is_last = range.end == source.len();
     let decode = || -> io::Result<()> {

@@ -3,7 +3,7 @@
 //! | name | begins with | parts | memory at most |
 //! | --- | --- | --- | --- |
 //! | gzip (RFC 1952) | `1f 8b 08` | members, then zeros | 64 KiB |
-//! | xz (1.2.1) | `fd 37 7a 58 5a 00` | streams, then padding | 256 MiB |
+//! | xz (1.2.1) | `fd 37 7a 58 5a 00` | streams, then padding | 192 MiB |
 //! | zstd (RFC 8878) | `28 b5 2f fd`, or a skippable frame before it | frames | 128 MiB window |
 //! | bzip2 | `BZh1` … `BZh9` and a block | streams, then zeros | 4 MiB |
 //! | zip (APPNOTE 6.3.10) | `PK 03 04` | exactly one file | that of its method |
@@ -11,20 +11,19 @@
 //! Whatever follows the last part is an error, and so is an end before it: a file that some
 //! programs read further than others is not to be trusted.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Serialize, Serializer};
 
+use super::parts::{Bzip2, Gzip, Input, Parts};
 use super::{parallel, zip};
-use crate::bytes::{is_zero, le32};
+use crate::bytes::le32;
 use crate::{Error, ErrorKind, HostOffset, Result, Source};
 
-/// Bytes read from the source at a time.
-const INPUT: usize = 256 << 10;
-/// Memory the xz decoder may take: a dictionary of 192 MiB, three times that of `xz -9`.
-const XZ_MEMORY: u64 = 256 << 20;
+/// Memory the xz decoder may take: a dictionary of 128 MiB, twice that of `xz -9`.
+const XZ_MEMORY: u64 = 192 << 20;
 /// The largest zstd window: 2^27 = 128 MiB, that of `zstd --long`.
 const ZSTD_WINDOW_LOG: u32 = 27;
 /// Bytes of a file's head that [`Compression::detect`] likes to see.
@@ -280,149 +279,6 @@ fn wants_memory(e: &io::Error) -> bool {
     matches!(xz, Some(Xz::MemLimit | Xz::Mem))
         // libzstd has a code for it, but its binding hands on the sentence only.
         || e.to_string().contains("too much memory")
-}
-
-/// A source read from its beginning to its end, through a buffer.
-pub(super) struct Input {
-    source: Arc<dyn Source>,
-    buf: Vec<u8>,
-    /// The part of `buf` not yet consumed begins here.
-    start: usize,
-    /// Where in the source `buf` ends.
-    at: u64,
-    consumed: Arc<AtomicU64>,
-}
-
-impl Input {
-    pub(super) fn new(source: Arc<dyn Source>) -> Self {
-        Self {
-            source,
-            buf: Vec::new(),
-            start: 0,
-            at: 0,
-            consumed: Arc::default(),
-        }
-    }
-}
-
-impl BufRead for Input {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.start == self.buf.len() {
-            let rest = self.source.len() - self.at;
-            let len = usize::try_from(rest).unwrap_or(INPUT).min(INPUT);
-            self.buf.resize(len, 0);
-            self.start = 0;
-            if let Err(e) = self
-                .source
-                .read_exact_at(&mut self.buf, HostOffset(self.at))
-            {
-                self.buf.clear();
-                return Err(io::Error::other(e));
-            }
-            self.at += len as u64;
-        }
-        Ok(&self.buf[self.start..])
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.start = self.buf.len().min(self.start + amount);
-        self.consumed.fetch_add(amount as u64, Relaxed);
-    }
-}
-
-impl Read for Input {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.fill_buf()?.read(buf)?;
-        self.consume(n);
-        Ok(n)
-    }
-}
-
-/// A decoder of one part: a gzip member, a bzip2 stream.
-trait Part: Read + Sized {
-    const FIRST_BYTE: u8;
-    fn start(input: Input) -> Self;
-    fn end(self) -> Input;
-}
-
-type Gzip = flate2::bufread::GzDecoder<Input>;
-
-impl Part for Gzip {
-    const FIRST_BYTE: u8 = 0x1f;
-    fn start(input: Input) -> Self {
-        Self::new(input)
-    }
-    fn end(self) -> Input {
-        self.into_inner()
-    }
-}
-
-type Bzip2 = bzip2::bufread::BzDecoder<Input>;
-
-impl Part for Bzip2 {
-    const FIRST_BYTE: u8 = b'B';
-    fn start(input: Input) -> Self {
-        Self::new(input)
-    }
-    fn end(self) -> Input {
-        self.into_inner()
-    }
-}
-
-/// Parts one after the other, then nothing but zeros (tapes and devices pad with them).
-struct Parts<P> {
-    /// `None` once the end was seen.
-    part: Option<P>,
-    may_pad: bool,
-}
-
-impl<P: Part> Parts<P> {
-    fn new(input: Input, may_pad: bool) -> Self {
-        Self {
-            part: Some(P::start(input)),
-            may_pad,
-        }
-    }
-}
-
-impl<P: Part> Read for Parts<P> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while let Some(part) = &mut self.part {
-            let n = part.read(buf)?;
-            if n > 0 || buf.is_empty() {
-                return Ok(n);
-            }
-            let mut input = match self.part.take() {
-                Some(part) => part.end(),
-                None => break,
-            };
-            match input.fill_buf()? {
-                [] => break,
-                [first, ..] if *first == P::FIRST_BYTE => self.part = Some(P::start(input)),
-                _ if self.may_pad => only_zeros(&mut input)?,
-                _ => return Err(something_follows()),
-            }
-        }
-        Ok(0)
-    }
-}
-
-fn something_follows() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "something else follows its end")
-}
-
-pub(super) fn only_zeros(input: &mut Input) -> io::Result<()> {
-    loop {
-        let rest = input.fill_buf()?;
-        if rest.is_empty() {
-            return Ok(());
-        }
-        if !is_zero(rest) {
-            return Err(something_follows());
-        }
-        let len = rest.len();
-        input.consume(len);
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 //! ```
 //! APPNOTE 6.3.10, sections 4.3 and 4.5.3. Read from the end, strictly: folders may stand beside
 //! the one file, nothing may stand before the archive or behind it. Programs that stream zip
-//! archives believe the local header, others the central directory: both must agree.
+//! archives believe the local header, others the central directory: both must agree, and every
+//! byte before the directory must belong to one of its entries.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::stream::{Input, bzip2, zstd};
+use super::parts::Input;
+use super::stream::{bzip2, zstd};
 use crate::bytes::{le16, le32, le64};
 use crate::source::read_up_to;
 use crate::{Error, ErrorKind, HostOffset, Result, Slice, Source};
@@ -30,6 +32,8 @@ const LOCATOR64_LEN: usize = 20;
 
 /// The largest central directory read: one file and a few hundred folders.
 const MAX_DIRECTORY: u64 = 64 << 10;
+/// General purpose flag: sizes and checksum follow the data.
+const SIZES_FOLLOW: u16 = 1 << 3;
 /// General purpose flags that mean encryption of some kind.
 const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
 
@@ -53,27 +57,53 @@ pub(super) fn find(source: &Arc<dyn Source>) -> Result<File> {
     let directory = Directory::find(source.as_ref())?;
     let len = usize::try_from(directory.len).map_err(|_| malformed("is beyond memory"))?;
     let bytes = read_up_to(source.as_ref(), HostOffset(directory.at), len)?;
-    let mut files = Vec::new();
+    let (mut files, mut entries) = (Vec::new(), Vec::new());
     let mut rest = bytes.as_slice();
     while !rest.is_empty() {
         let (name, file, len) = parse_entry(rest).ok_or_else(|| malformed("has a bad entry"))?;
         rest = rest.get(len..).unwrap_or(&[]);
         if !(name.ends_with(b"/") && file.size == 0) {
-            files.push(file);
+            files.push(entries.len());
         }
+        entries.push(file);
     }
-    let mut file = match <[File; 1]>::try_from(files) {
-        Ok([file]) => file,
-        Err(files) => {
-            return Err(Error::stream(
-                ErrorKind::Refused,
-                "zip archive",
-                format!("holds {} files, where one image is expected", files.len()),
-            ));
-        }
+    let &[one] = files.as_slice() else {
+        return Err(Error::stream(
+            ErrorKind::Refused,
+            "zip archive",
+            format!("holds {} files, where one image is expected", files.len()),
+        ));
     };
-    file.check_local_header(source.as_ref(), directory.at)?;
+    for entry in &mut entries {
+        entry.check_local_header(source.as_ref(), directory.at)?;
+    }
+    let file = entries[one].clone();
+    check_gapless(entries, directory.at)?;
     Ok(file)
+}
+
+/// Bytes that may stand behind an entry: a data descriptor of zip64 with its signature.
+const MAX_DESCRIPTOR: u64 = 24;
+
+/// Checks that the entries lie one after the other from the first byte on: what none of them
+/// holds another program might take for the file.
+fn check_gapless(mut entries: Vec<File>, directory_at: u64) -> Result<()> {
+    entries.sort_by_key(|entry| entry.header_at);
+    let starts = entries.iter().map(|entry| entry.header_at);
+    let ends = entries.iter().map(|entry| entry.data_at + entry.compressed);
+    let mut room = 0;
+    for (end, start) in std::iter::once(0)
+        .chain(ends)
+        .zip(starts.chain([directory_at]))
+    {
+        if !(end..=end + room).contains(&start) {
+            return Err(malformed(format!(
+                "has no entry for the bytes from {end:#x} to {start:#x}, or two"
+            )));
+        }
+        room = MAX_DESCRIPTOR;
+    }
+    Ok(())
 }
 
 /// Where the central directory lies.
@@ -207,9 +237,11 @@ impl File {
         let fields = || {
             (le32(&header, 0)? == LOCAL).then_some(())?;
             let lens = u64::from(le16(&header, 26)?) + u64::from(le16(&header, 28)?);
-            Some((le16(&header, 8)?, lens))
+            let sizes = [le32(&header, 18)?, le32(&header, 22)?].map(u64::from);
+            let sizes = (le16(&header, 6)? & SIZES_FOLLOW == 0).then_some(sizes);
+            Some((le16(&header, 8)?, lens, sizes))
         };
-        let (method, lens) =
+        let (method, lens, sizes) =
             fields().ok_or_else(|| bad(format!("is missing at byte {:#x}", self.header_at)))?;
         if self.method == Self::ENCRYPTED {
             return Err(Error::stream(
@@ -222,6 +254,18 @@ impl File {
             return Err(bad(format!(
                 "says method {method}, the directory {}",
                 self.method
+            )));
+        }
+        let is_same = |(said, size): (u64, u64)| said == size || said == u64::from(u32::MAX);
+        if let Some(said) = sizes
+            && !said
+                .into_iter()
+                .zip([self.compressed, self.size])
+                .all(is_same)
+        {
+            return Err(bad(format!(
+                "says {} bytes that become {}, the directory {} that become {}",
+                said[0], said[1], self.compressed, self.size
             )));
         }
         self.data_at = self.header_at + LOCAL_LEN as u64 + lens;
@@ -368,6 +412,35 @@ mod tests {
         }
         assert!(inflate([file.as_slice(), b"more"].concat()).is_err());
         assert!(inflate([b"before", file.as_slice()].concat()).is_err());
+    }
+
+    /// A program that streams the archive would unpack what stands first.
+    #[test]
+    fn refuses_a_file_that_the_directory_does_not_know() {
+        let [hidden, known] = [&[("a", &b"hidden"[..])][..], ONE]
+            .map(|files| archive(files, CompressionMethod::Stored));
+        let directory_at = |file: &[u8]| le32(file, file.len() - 6).unwrap() as usize;
+        let before = &hidden[..directory_at(&hidden)];
+        let mut file = [before, &known].concat();
+        let at = before.len() + directory_at(&known);
+        let end = file.len() - END_LEN;
+        // The folder's entry and the file's.
+        for field in [end + 16, at + 42, at + CENTRAL_LEN + 7 + 42] {
+            let moved = le32(&file, field).unwrap() + before.len() as u32;
+            file[field..field + 4].copy_from_slice(&moved.to_le_bytes());
+        }
+        let e = inflate(file).unwrap_err();
+        assert!(e.message().contains("no entry for the bytes"), "{e}");
+    }
+
+    #[test]
+    fn refuses_sizes_that_differ_between_headers() {
+        for field in [18, 22] {
+            let mut file = archive(&ONE[1..], CompressionMethod::Stored);
+            file[field] ^= 1;
+            let e = inflate(file).unwrap_err();
+            assert!(e.message().contains("the directory"), "{e}");
+        }
     }
 
     #[test]
