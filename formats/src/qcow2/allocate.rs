@@ -3,7 +3,8 @@
 //! Nothing is ever freed, so the refcounts of a block are final once the next free cluster lies
 //! behind what it counts. It is given a place then: memory holds the counts of one block.
 
-use super::layout::{MAX_REFCOUNT_TABLE_BYTES, emit_refcounts};
+use super::counts::emit_refcounts;
+use super::layout::MAX_REFCOUNT_TABLE_BYTES;
 use crate::copy::Tables;
 use crate::{Error, Format, HostOffset, Result};
 

@@ -14,9 +14,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::census::{Census, Use, WINDOW};
+use super::counts::refcount;
 use super::entries::{self, ALL_DATA, COMPRESSED, COPIED, OFFSET_MASK, ZERO, numbers};
 use super::image::{Image, L2};
-use super::layout::{incompatible, refcount};
+use super::layout::incompatible;
 use super::refcounts::{Block, Refcounts};
 use super::report::Report;
 use super::tables::read_zeroed;

@@ -35,6 +35,7 @@ mod cache;
 mod census;
 mod check;
 mod clusters;
+mod counts;
 mod crypt;
 mod entries;
 mod extensions;

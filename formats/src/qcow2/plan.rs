@@ -2,9 +2,10 @@
 //! the length of the file.
 
 use super::bitmaps::Directory;
+use super::counts::refcount;
 use super::entries::{Entries, Mapping, l2_offsets, numbers, past_end};
 use super::inspect::{HEAD, NAMES, break_rule};
-use super::layout::{Header, incompatible, refcount};
+use super::layout::{Header, incompatible};
 use super::rules::{self, Broken};
 use super::{bitmaps, snapshots};
 use crate::inspect::{Facts, MAX_SPAN, MAX_WANTED, REMEMBERED_HEAD, Region, Severity, Span};

@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use super::allocate::refcount_clusters;
+use super::counts::emit_refcounts;
 use super::entries::{ALL_DATA, entry};
-use super::layout::emit_refcounts;
 use super::options::{Preallocation, WriteOptions};
 use super::shape::{Shape, emit, too_large, write_table};
 use super::writer::{Encoder, full};

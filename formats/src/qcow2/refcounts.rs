@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::cache::Cache;
+use super::counts::refcount;
 use super::entries::numbers;
-use super::layout::{Header, refcount};
+use super::layout::Header;
 use super::rules;
 use super::tables::read_zeroed;
 use crate::{HostOffset, Limits, Result, Source};

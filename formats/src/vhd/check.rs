@@ -1,7 +1,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::layout::{DynamicHeader, FOOTER_LEN, HEADER_LEN, SECTOR};
+use super::header::{DynamicHeader, HEADER_LEN};
+use super::layout::{FOOTER_LEN, SECTOR};
 use super::reader::{Parts, Table};
 use crate::blocks::check::walk;
 use crate::blocks::{Block, BlockTable, Shape};

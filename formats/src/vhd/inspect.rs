@@ -1,7 +1,5 @@
-use super::layout::{
-    DiskType, DynamicHeader, FOOTER_LEN, Footer, Footers, HEADER_LEN, parent_message, printable,
-    uuid,
-};
+use super::header::{DynamicHeader, HEADER_LEN, parent_message};
+use super::layout::{DiskType, FOOTER_LEN, Footer, Footers, printable, uuid};
 use super::reader::{Table, cut_short};
 use crate::Format;
 use crate::blocks::check_blocks;

@@ -21,6 +21,7 @@
 //! each other.
 
 mod check;
+mod header;
 mod inspect;
 mod layout;
 mod reader;

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use super::layout::{DiskType, DynamicHeader, FOOTER_LEN, Footers, HEADER_LEN, SECTOR, uuid};
+use super::header::{DynamicHeader, HEADER_LEN};
+use super::layout::{DiskType, FOOTER_LEN, Footers, SECTOR, uuid};
 use crate::blocks::{Block, BlockDisk, BlockTable, Entries, SectorBitmap, Shape, parent};
 use crate::bytes::be32;
 use crate::chain::{self, Overlay};

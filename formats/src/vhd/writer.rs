@@ -1,4 +1,5 @@
-use super::layout::{FOOTER_LEN, HEADER_LEN, MAX_GEOMETRY, MAX_SECTORS, SECTOR, geometry, seal};
+use super::header::HEADER_LEN;
+use super::layout::{FOOTER_LEN, MAX_GEOMETRY, MAX_SECTORS, SECTOR, geometry, seal};
 use crate::blocks::writer::{
     DEFAULT_UUID, Placer, Plain, TableWriter, UNIT, bad_option, fill_with, parse_switch,
     parse_uuid, refuse_compression, unknown_option,

@@ -9,6 +9,7 @@
 //! ```
 //! An L1 table whose clusters have room for more entries grows where it is.
 
+mod patched;
 mod refcounts;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::source::read_up_to;
 use crate::{
     Error, ExtentKind, Format, GuestOffset, HostOffset, Limits, OpenOptions, Result, Sink, Source,
 };
+use patched::Patched;
 use refcounts::Refcounts;
 
 /// Bytes of the header that are written anew: one sector, so that it is written wholly or not.
@@ -469,51 +471,4 @@ impl Image<'_> {
 struct Batch {
     writes: Writes,
     clusters: Vec<u64>,
-}
-
-/// A file as it will be once some bytes are written.
-struct Patched {
-    inner: Arc<dyn Source>,
-    patches: Writes,
-    len: u64,
-}
-
-impl Patched {
-    /// Of `len` bytes at least, no fewer than there are.
-    fn new(inner: Arc<dyn Source>, len: u64, patches: Writes) -> Self {
-        let ends = patches.iter().map(|(at, bytes)| at.0 + bytes.len() as u64);
-        Self {
-            len: ends.fold(len, u64::max),
-            inner,
-            patches,
-        }
-    }
-}
-
-impl Source for Patched {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], at: HostOffset) -> Result<()> {
-        let there = HostOffset(self.inner.len().max(at.0)).since(at);
-        let there = usize::try_from(there).map_or(buf.len(), |n| n.min(buf.len()));
-        let end = at.0.saturating_add(buf.len() as u64);
-        if end <= self.len {
-            let (inside, beyond) = buf.split_at_mut(there);
-            self.inner.read_exact_at(inside, at)?;
-            beyond.fill(0);
-        } else {
-            self.inner.read_exact_at(buf, at)?;
-        }
-        for (start, bytes) in &self.patches {
-            let from = at.0.max(start.0);
-            let to = end.min(start.0 + bytes.len() as u64);
-            if from < to {
-                buf[(from - at.0) as usize..(to - at.0) as usize]
-                    .copy_from_slice(&bytes[(from - start.0) as usize..(to - start.0) as usize]);
-            }
-        }
-        Ok(())
-    }
 }

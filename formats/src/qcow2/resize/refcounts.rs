@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::qcow2::layout::{Header, refcount};
+use crate::qcow2::counts::refcount;
+use crate::qcow2::layout::Header;
 use crate::qcow2::rules;
 use crate::{Error, Format, HostOffset, Result, Sink, Source};
 
