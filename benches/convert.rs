@@ -69,7 +69,8 @@ fn main() {
 }
 
 fn clean(dir: &Path) {
-    sh(&format!("rm -f {}/out.*", dir.display()));
+    // A disk in several files has them beside it.
+    sh(&format!("rm -f {0}/out.* {0}/out-*", dir.display()));
 }
 
 fn coded(dir: &Path, raw: &Path) {
@@ -159,6 +160,28 @@ fn empty(dir: &Path) {
             false,
         ),
         ("vhd", "-O vhd", true),
+        ("fixed vhdx", "-O vhdx -o subformat=fixed", false),
+        ("static vdi", "-O vdi -o static=on", false),
+        (
+            "preallocated qcow2 of 2 MiB clusters",
+            "-O qcow2 -o cluster_size=2M,preallocation=metadata",
+            false,
+        ),
+        (
+            "monolithicFlat vmdk",
+            "-O vmdk -o subformat=monolithicFlat",
+            false,
+        ),
+        (
+            "twoGbMaxExtentFlat vmdk",
+            "-O vmdk -o subformat=twoGbMaxExtentFlat",
+            false,
+        ),
+        (
+            "twoGbMaxExtentSparse vmdk",
+            "-O vmdk -o subformat=twoGbMaxExtentSparse",
+            false,
+        ),
     ] {
         let name = format!("empty → {to}");
         if !is_chosen(&name) {
