@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{self, jobs};
+use crate::catalog::{self, jobs, tasks};
+use crate::domain::TaskStatus;
 use crate::ingest::lease::Lease;
 use crate::quota;
 use crate::service::Service;
@@ -186,10 +187,12 @@ async fn attempt(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalo
                 job.id
             );
             let mut tx = svc.catalog.write().await?;
-            let run_at = tx
-                .clock()
-                .await?
-                .plus_seconds(1 << job.attempts.clamp(0, 10));
+            let wait = 1 << job.attempts.clamp(0, 10);
+            let now = tx.clock().await?;
+            let run_at = now.plus_seconds(wait);
+            let sentence = format!("{}: tried again in {wait} s", e.text);
+            let processing = TaskStatus::Processing;
+            tasks::progress(&mut tx, &job.id, processing, &sentence, now).await?;
             jobs::retry(&mut tx, job, &e.text, run_at).await?;
             work.reset(&mut tx).await?;
             tx.commit().await

@@ -199,6 +199,31 @@ async fn a_digest_may_be_of_what_is_compressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bomb_is_refused_by_each_way_in() {
+    let bomb = gzip(&vec![0; 8 << 20]);
+    for (decompress, body) in [
+        (true, json!({})),
+        (false, json!({"convert": {"disk_format": "qcow2"}})),
+        (
+            false,
+            json!({"expected": {"algo": "md5", "value": "0".repeat(32), "of": "content"}}),
+        ),
+    ] {
+        let h = House::with(|config| {
+            config.import.decompress = decompress;
+            config.quota.image_size_cap = 4 << 20;
+        })
+        .await;
+        let (image, task) = imported(&h, "raw", &bomb, body.clone()).await;
+        assert_eq!(image["status"], "queued", "{body}");
+        assert_eq!(task["status"], "failure", "{body}");
+        let message = task["message"].as_str().unwrap();
+        assert!(!message.is_empty(), "{body}");
+        assert_eq!(files(&h), 0, "{body}: {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_is_an_import_where_that_is_configured() {
     let h = House::with(|config| {
         config.import.convert_on_upload = true;

@@ -70,7 +70,7 @@ fn take_request(stream: &TcpStream) -> bool {
 }
 
 /// Waits until no import of the image is under way any more.
-fn settled(server: &Server, image: &str) -> serde_json::Value {
+pub(crate) fn settled(server: &Server, image: &str) -> serde_json::Value {
     let start = Instant::now();
     loop {
         let found = server.json("GET", image, "");
