@@ -1,6 +1,7 @@
 //! glint: an image service that ingests, checks, converts and serves disk images.
 
 pub mod api;
+pub mod appliance;
 pub mod auth;
 pub mod catalog;
 pub mod cli;

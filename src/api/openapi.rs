@@ -109,6 +109,12 @@ const OPERATIONS: &[(&str, &str, &[u16], Kind)] = &[
         &[200, 204, 206],
         Kind::Octets,
     ),
+    (
+        "GET",
+        "/v2/appliances/{appliance}/file",
+        &[200, 206],
+        Kind::Octets,
+    ),
     ("PUT", "/v2/images/{image}/file", &[204], Kind::Nothing),
     ("PUT", "/v2/images/{image}/stage", &[204], Kind::Nothing),
     ("POST", "/v2/images/{image}/import", &[202], Kind::Nothing),

@@ -10,8 +10,8 @@ use axum::routing::{self, MethodRouter};
 
 use super::error::Failure;
 use super::v2::{
-    actions, cache, data, images, import, info, locations, members, metadefs, schemas, tags,
-    task_events, tasks,
+    actions, appliances, cache, data, images, import, info, locations, members, metadefs, schemas,
+    tags, task_events, tasks,
 };
 use super::{cors, health, json, middleware, observe, openapi, versions};
 use crate::auth::Identity;
@@ -44,6 +44,14 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
                 .get(data::download)
                 .put(data::upload)
                 .head(data::look_at),
+        )
+        .at(
+            "/v2/appliances/{appliance}",
+            At::new().get(appliances::show),
+        )
+        .at(
+            "/v2/appliances/{appliance}/file",
+            At::new().get(appliances::download),
         )
         .at("/v2/images/{image}/stage", At::new().put(data::stage))
         .at("/v2/images/{image}/import", At::new().post(import::import))

@@ -2,6 +2,7 @@
 //! module an entity; `conn` is the only one that knows which database it is. How to add a table:
 //! `migrations/README.md`.
 
+pub mod appliances;
 mod conn;
 pub mod derivatives;
 pub mod glance;

@@ -4,6 +4,7 @@
 mod decide;
 mod form;
 mod ordered;
+mod part;
 mod proto;
 mod run;
 pub mod sandbox;
@@ -12,6 +13,7 @@ mod worker;
 
 pub use decide::{Plan, decide, unpack};
 pub use form::Form;
+pub use part::part;
 pub use proto::{Line, Request};
 pub use run::{Opened, Selector, open};
 pub use supervise::{Running, start, supervise};

@@ -25,6 +25,9 @@ pub struct Request {
     /// its first bytes.
     #[serde(default)]
     pub in_order: Option<u64>,
+    /// Whether the archive was judged already, and nothing but the one disk is looked at.
+    #[serde(default)]
+    pub is_judged: bool,
     /// Bytes its guest must see, where that is known.
     #[serde(default)]
     pub virtual_size: Option<u64>,

@@ -69,6 +69,21 @@ pub fn open(
     Ok(Opened { disk, format })
 }
 
+/// The image file of one disk of an archive, and what it is; nothing else there is looked at.
+///
+/// # Errors
+/// Those of [`open`].
+pub(super) fn take_out(
+    source: &Arc<dyn Source>,
+    id: &str,
+    cx: &Context<'_>,
+) -> Result<(Inspection, Arc<dyn Source>)> {
+    let package = Ova::open(source)?;
+    let index = choose(Format::Ova, package.disks(), &Selector::Named(id.into()))?;
+    let file = package.disk_file(index, cx)?;
+    Ok((inspect(file.as_ref(), cx.limits)?, file))
+}
+
 /// The format of a disk of a package, which must be safe.
 fn judged(package: &Ova, index: usize, cx: &Context<'_>) -> Result<Format> {
     let file = package.disk_file(index, cx)?;

@@ -15,6 +15,7 @@ use formats::{
 };
 use rustix::process::Signal;
 
+use super::run::take_out;
 use super::sandbox::{self, Bounds, Grants};
 use super::{Error, Line, Request, Selector, open, ordered};
 
@@ -105,7 +106,14 @@ fn work(request: &str) -> Result<u64, Error> {
         ..Limits::default()
     };
     let source: Arc<dyn Source> = Arc::new(FileSource::new(input)?);
-    let (found, source) = container::examine(&source, &container::Context::new(&limits))?;
+    let mut context = container::Context::new(&limits);
+    let (found, source) = match &request.disk {
+        Some(disk) if request.is_judged => {
+            context.scratch = &tempfile::tempfile;
+            take_out(&source, disk, &context)?
+        }
+        _ => container::examine(&source, &context)?,
+    };
     if let Some(finding) = found.unsafe_finding() {
         return Err(Error::Image(finding.message.clone()));
     }

@@ -108,6 +108,12 @@ impl Wish {
         Ok(Some(Self { target, disk, text }))
     }
 
+    /// Whether an archive is asked for.
+    #[must_use]
+    pub fn is_archive(&self) -> bool {
+        self.ova().is_some()
+    }
+
     /// What an archive is written like, where one is asked for.
     pub(super) fn ova(&self) -> Option<&ova::WriteOptions> {
         match &self.target {
@@ -171,6 +177,7 @@ impl Wish {
             virtual_size: image.virtual_size.filter(|_| input.is_some()),
             input,
             disk: self.disk.clone(),
+            is_judged: false,
             output: output.name().into(),
             options,
             compress,

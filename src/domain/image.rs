@@ -17,6 +17,13 @@ impl ImageId {
         Self(uuid::Uuid::new_v4().hyphenated().to_string())
     }
 
+    /// The id that is made of these bytes, which chance has made.
+    #[must_use]
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
+        Self(id.hyphenated().to_string())
+    }
+
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -31,6 +31,8 @@ pub struct ImportRequest {
     pub convert: Option<Form>,
     /// The digest the data must have.
     pub expected: Option<Expected>,
+    /// Whether each disk of an archive becomes an image.
+    pub appliance: bool,
 }
 
 /// Who waits for a job.
@@ -129,6 +131,7 @@ pub(super) async fn accept(
         inject: request.inject,
         convert: request.convert,
         expected: request.expected,
+        appliance: request.appliance,
     };
     enqueue(tx, &task, ImportJob::KIND, &job, urgency).await?;
     if let Some(host) = staged::host(tx, image).await? {
@@ -165,6 +168,7 @@ pub async fn import_new(
         inject: false,
         convert: None,
         expected: None,
+        appliance: false,
     };
     enqueue(&mut tx, &task, ImportJob::KIND, &job, Urgency::Watched).await?;
     tx.commit().await?;

@@ -93,6 +93,7 @@ async fn once(svc: &Arc<Service>, today: Timestamp, leases: Leases) -> catalog::
     for id in broken_off {
         end_staging(svc, &id, now).await?;
     }
+    super::import::sweep_sets(svc).await?;
     scrub(svc, today).await?;
     sweep_doomed(svc).await;
     derive::sweep_doomed(svc).await;

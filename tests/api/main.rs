@@ -1,5 +1,6 @@
 //! The image API: the golden samples of the reference replayed, and what they do not show.
 
+mod appliances;
 mod derived;
 mod forms;
 mod house;

@@ -154,3 +154,83 @@ fn an_import_into_several_stores_killed_at_any_moment_is_in_all_of_them_once() {
         }
     }
 }
+
+/// An archive of two disks, made by ourselves.
+fn archive(folder: &std::path::Path) -> Vec<u8> {
+    for name in ["a.raw", "b.raw"] {
+        std::fs::write(folder.join(name), data(3_000_000)).unwrap();
+    }
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_glint"))
+        .args([
+            "convert", "-f", "raw", "-O", "ova", "a.raw", "b.raw", "set.ova",
+        ])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    std::fs::read(folder.join("set.ova")).unwrap()
+}
+
+#[test]
+fn a_set_killed_at_any_moment_is_whole_once() {
+    let (dir, path) = folder();
+    let bytes = archive(dir.path());
+    for kill_after in [0, 30, 60, 90, 120, 200, 400] {
+        let server = Server::start(&path, "");
+        let image = server.create("vmdk", "ova");
+        assert_eq!(server.upload(&image, "stage", &bytes), 204);
+        let import = r#"{"method":{"name":"glance-direct"},"appliance":true,
+            "convert":{"disk_format":"raw"}}"#;
+        server.json("POST", &format!("{image}/import"), import);
+        std::thread::sleep(Duration::from_millis(kill_after));
+        server.kill();
+
+        let server = Server::start(&path, "");
+        let start = Instant::now();
+        // At no moment are some of them active and some not.
+        let set = loop {
+            let all = server.json("GET", "/v2/images", "")["images"].clone();
+            let status: Vec<_> = all
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|i| &i["status"])
+                .collect();
+            let active = status.iter().filter(|s| **s == "active").count();
+            assert!(
+                active == 0 || (active == 2 && status.len() == 2),
+                "{kill_after} ms: {all:#}"
+            );
+            if active > 0 {
+                break all;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "{kill_after} ms: {all:#}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        // What was staged goes last.
+        let start = Instant::now();
+        while server.files("staging") != [""; 0] {
+            assert!(start.elapsed() < Duration::from_secs(60), "{kill_after} ms");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(server.files("images").len(), 2, "{kill_after} ms: {set:#}");
+        for image in set.as_array().unwrap() {
+            let target = format!("/v2/images/{}", image["id"].as_str().unwrap());
+            let (status, got) = server.ask("GET", &format!("{target}/file"), "", b"");
+            assert!(
+                status == 200 && got.starts_with(&data(3_000_000)),
+                "{kill_after} ms"
+            );
+            server.json("DELETE", &target, "");
+        }
+        assert_eq!(server.files("images"), [""; 0], "{kill_after} ms");
+        server.kill();
+    }
+}

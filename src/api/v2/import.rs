@@ -36,6 +36,11 @@ pub(in crate::api) async fn import(
     let image = must_find(&mut tx, &ctx, &id).await?;
     drop(tx);
     fits(&image, &wish.method)?;
+    if wish.appliance && image.container_format.as_deref() != Some("ova") {
+        return Err(Failure::bad(
+            "'appliance' needs an image whose container_format is ova",
+        ));
+    }
     wish.method.check()?;
     match wish.method {
         Method::CopyImage => policy::copy_image(&ctx, &image)?,
@@ -55,6 +60,7 @@ pub(in crate::api) async fn import(
         inject: injects(&svc, &ctx) && !matches!(from, Source::Copy),
         convert: wish.convert,
         expected: wish.expected,
+        appliance: wish.appliance,
         from,
         stores,
         all_stores_must_succeed: wish.all_stores_must_succeed,
@@ -265,6 +271,8 @@ struct Wish {
     all_stores_must_succeed: bool,
     convert: Option<Form>,
     expected: Option<Expected>,
+    /// Whether each disk of an archive becomes an image.
+    appliance: bool,
 }
 
 impl Wish {
@@ -279,6 +287,11 @@ impl Wish {
         let stores = body.get("stores").map(store_names).transpose()?;
         let convert = orders::convert(body, config)?;
         let expected = orders::expected(body)?;
+        let appliance = flag(body, "appliance", false)?;
+        if appliance && !matches!(method, Method::GlanceDirect | Method::WebDownload { .. }) {
+            let sentence = "'appliance' is for glance-direct and web-download";
+            return Err(Failure::bad(sentence));
+        }
         if matches!(method, Method::CopyImage) {
             for (name, is_said) in [
                 ("convert", convert.is_some()),
@@ -296,6 +309,7 @@ impl Wish {
             stores,
             convert,
             expected,
+            appliance,
             all_stores: flag(body, "all_stores", false)?,
             all_stores_must_succeed: flag(body, "all_stores_must_succeed", true)?,
         })

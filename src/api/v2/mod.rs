@@ -1,6 +1,7 @@
 //! Handlers, a file a resource.
 
 pub(super) mod actions;
+pub(super) mod appliances;
 pub(super) mod cache;
 pub(super) mod data;
 mod derived;

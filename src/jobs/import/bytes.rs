@@ -39,8 +39,8 @@ pub(super) struct Ready {
 }
 
 /// A file with the bytes as they came.
-struct Raw {
-    path: PathBuf,
+pub(super) struct Raw {
+    pub(super) path: PathBuf,
     size: u64,
     hashes: Hashes,
 }
@@ -56,9 +56,37 @@ impl ImportJob {
         meter: &Arc<Meter>,
     ) -> Result<Ready, Failure> {
         let form = self.form(svc)?;
+        let (raw, found) = self.obtain(svc, image, origin, scratch, meter).await?;
+        let image = origin.map_or(image, |origin| &origin.image);
+        match convert::decide(image, &found, form.as_ref(), &svc.config)
+            .map_err(|reason| Failure::Final(reason.into()))?
+        {
+            Plan::Keep { virtual_size } => Ok(Ready {
+                path: raw.path,
+                size: raw.size,
+                virtual_size,
+                hashes: raw.hashes,
+                converted_to: None,
+            }),
+            Plan::Convert { request, target } => {
+                convert(svc, &raw, &request, target, &scratch.output, meter).await
+            }
+        }
+    }
+
+    /// Gets the bytes and looks at them, without what is around them where that is to be so.
+    pub(super) async fn obtain(
+        &self,
+        svc: &Arc<Service>,
+        image: &Image,
+        origin: Option<&Origin>,
+        scratch: &Scratch,
+        meter: &Arc<Meter>,
+    ) -> Result<(Raw, Inspection), Failure> {
+        let form = self.form(svc)?;
         let converts = form.is_some();
         let decompresses = svc.config.import.decompress;
-        let as_it_is = !converts && !decompresses;
+        let as_it_is = !converts && !decompresses && !self.appliance;
         let raw = match origin {
             Some(origin) => {
                 let to = &scratch.fetched;
@@ -85,6 +113,8 @@ impl ImportJob {
             found.compression.is_some() && image.container_format.as_deref() != Some("compressed");
         // A conversion takes the wrapper off as it goes, unless somebody must see what is in it.
         let unpacks = match converts {
+            // Several read from it.
+            _ if self.appliance => true,
             true => of_content.is_some(),
             false => decompresses,
         };
@@ -101,20 +131,7 @@ impl ImportJob {
                 check(&raw, expected, meter).await?;
             }
         }
-        match convert::decide(image, &found, form.as_ref(), &svc.config)
-            .map_err(|reason| Failure::Final(reason.into()))?
-        {
-            Plan::Keep { virtual_size } => Ok(Ready {
-                path: raw.path,
-                size: raw.size,
-                virtual_size,
-                hashes: raw.hashes,
-                converted_to: None,
-            }),
-            Plan::Convert { request, target } => {
-                convert(svc, &raw, &request, target, &scratch.output, meter).await
-            }
-        }
+        Ok((raw, found))
     }
 
     /// The digest the data must have, if it is of those bytes.
@@ -167,7 +184,7 @@ async fn unpack(
     Ok((Raw { path, size, hashes }, found))
 }
 
-async fn convert(
+pub(super) async fn convert(
     svc: &Arc<Service>,
     raw: &Raw,
     request: &convert::Request,
@@ -206,7 +223,11 @@ async fn convert(
     Ok(Ready {
         path: to.to_owned(),
         size,
-        virtual_size: Some(virtual_size),
+        // What was only taken out is no disk to the worker.
+        virtual_size: match request.unpack {
+            true => written.virtual_size,
+            false => Some(virtual_size),
+        },
         hashes,
         converted_to: Some(target.name()),
     })
@@ -314,7 +335,7 @@ fn open(path: &Path) -> Result<std::fs::File, Failure> {
         .map_err(|e| Failure::Transient(format!("opening {}: {e}", path.display()).into()))
 }
 
-fn source(path: &Path) -> Result<Arc<dyn formats::Source>, Failure> {
+pub(super) fn source(path: &Path) -> Result<Arc<dyn formats::Source>, Failure> {
     let source = FileSource::new(open(path)?).map_err(|e| Failure::Transient(chain(&e).into()))?;
     Ok(Arc::new(source))
 }

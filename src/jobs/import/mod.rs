@@ -6,6 +6,7 @@
 //! Once a first store has an image it is active, and whoever goes on copies from there.
 
 mod bytes;
+mod linked;
 mod pass;
 mod publish;
 mod remote;
@@ -24,6 +25,8 @@ use crate::ingest::{self, Staging};
 use crate::service::Service;
 use crate::telemetry::Stage;
 use bytes::Bytes;
+
+pub(super) use linked::sweep_sets;
 
 /// An accepted import.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,6 +51,9 @@ pub struct ImportJob {
     /// The digest the data must have.
     #[serde(default)]
     pub expected: Option<Expected>,
+    /// Whether each disk of an archive becomes an image.
+    #[serde(default)]
+    pub appliance: bool,
 }
 
 /// Where the bytes of an import come from.
@@ -125,6 +131,12 @@ impl ImportJob {
             return Err(deleted());
         };
 
+        if self.appliance && image.status == Status::Importing {
+            let scratch = Scratch::of(svc, &id, job);
+            self.run_linked(svc, job, &image, &scratch, meter).await?;
+            remove(svc.staging.path(&id)).await;
+            return Ok(());
+        }
         let bytes = match image.status {
             Status::Importing => {
                 let origin = self.origin(svc, &image).await?;
@@ -199,6 +211,7 @@ impl ImportJob {
         )
         .await?;
         locations::doom_pending(&mut tx, &id).await?;
+        self.abandon_set(&mut tx, &id).await?;
         let image = images::find(&mut tx, &id).await?;
         if let Some(image) = image.filter(|i| self.is_ours(i)) {
             let failed = match &why.store {
@@ -230,7 +243,10 @@ impl ImportJob {
     /// Gives up what a run left, before the job is tried again from its beginning.
     pub(super) async fn reset(&self, tx: &mut catalog::Tx) -> catalog::Result<()> {
         match self.id() {
-            Ok(id) => locations::doom_pending(tx, &id).await,
+            Ok(id) => {
+                locations::doom_pending(tx, &id).await?;
+                self.reset_set(tx, &id).await
+            }
             Err(_) => Ok(()),
         }
     }

@@ -21,7 +21,7 @@ use crate::telemetry::metrics::Direction;
 
 /// Bytes that lie in a store and are no fact yet.
 pub(super) struct Stored {
-    location: Location,
+    pub(super) location: Location,
     _lease: Lease,
 }
 
@@ -196,7 +196,7 @@ impl ImportJob {
 
     /// Makes an importing image active, with what its bytes told. What is active already stays as
     /// it is.
-    fn activate(&self, svc: &Service, image: &mut Image, bytes: &Bytes) {
+    pub(super) fn activate(&self, svc: &Service, image: &mut Image, bytes: &Bytes) {
         let (Bytes::File(ready), Ok(active)) = (bytes, image.status.apply(Event::ImportDone))
         else {
             return;
@@ -259,7 +259,7 @@ impl ImportJob {
     }
 
     /// Puts the bytes into one store, with its pending row written first.
-    async fn put(
+    pub(super) async fn put(
         &self,
         svc: &Arc<Service>,
         image: &Image,

@@ -11,6 +11,7 @@
 //! VirtualBox, VMware, oVirt and Xen make of it. The schema is not validated: what is not about
 //! disks is taken as far as it is understood.
 
+mod board;
 mod parse;
 mod units;
 
@@ -100,6 +101,10 @@ pub struct System {
     pub name: Option<String>,
     /// The guest: a description, or VMware's or CIM's name for it.
     pub operating_system: Option<String>,
+    /// VMware's name for the guest: `debian12_64Guest`.
+    pub vmware_os: Option<String>,
+    /// How it starts, and what it is built around.
+    pub board: Board,
     /// What is or will be installed.
     pub products: Vec<Product>,
     /// Hardware, in the order of its first hardware section.
@@ -121,6 +126,35 @@ impl System {
             .filter_map(|item| item.virtual_quantity)
             .reduce(u64::saturating_add)
     }
+}
+
+/// How a machine starts, and what it is built around, as far as its descriptor says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Board {
+    /// What starts it.
+    pub firmware: Option<Firmware>,
+    /// Whether that starts signed programs only.
+    pub is_secure_boot: bool,
+    /// What the processor hangs on.
+    pub chipset: Option<Chipset>,
+}
+
+/// What starts a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Firmware {
+    /// A BIOS.
+    Bios,
+    /// EFI.
+    Efi,
+}
+
+/// What a machine's processor hangs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Chipset {
+    /// PCI, of 1996.
+    I440fx,
+    /// PCI Express, of 2007.
+    Q35,
 }
 
 /// A product section.
@@ -170,6 +204,8 @@ pub struct Hardware {
     pub parent: Option<String>,
     /// How many; memory in bytes.
     pub virtual_quantity: Option<u64>,
+    /// Of a processor: how many cores one socket holds.
+    pub cores_per_socket: Option<u64>,
     /// Its place on the controller.
     pub address_on_parent: Option<String>,
     /// Its number among controllers of its kind.
@@ -202,7 +238,8 @@ impl Hardware {
     }
 
     /// The bus of a controller, in the word of its trade.
-    fn bus(&self) -> Option<&'static str> {
+    #[must_use]
+    pub fn bus(&self) -> Option<&'static str> {
         let model = self.resource_sub_type.as_deref().unwrap_or_default();
         let model = model.to_ascii_lowercase();
         let is = |word| model.contains(word);
@@ -250,16 +287,29 @@ impl Envelope {
         order.into_iter().map(|n| &self.disks[n])
     }
 
-    /// What a disk hangs on: `scsi (lsilogic) 0:1`, which is bus, model, number of the
-    /// controller and place on it, as far as they are told.
-    pub(super) fn controller_of(&self, disk: &Disk) -> Option<String> {
+    /// The controller a disk hangs on.
+    #[must_use]
+    pub fn parent_of(&self, disk: &Disk) -> Option<&Hardware> {
+        self.place_of(disk).map(|(_, parent)| parent)
+    }
+
+    /// The item of a disk, and that of its controller.
+    fn place_of(&self, disk: &Disk) -> Option<(&Hardware, &Hardware)> {
         let is_named = |name: &str| name == disk.id || disk.file_ref.as_deref() == Some(name);
-        let found = self.systems.iter().find_map(|system| {
+        self.systems.iter().find_map(|system| {
             let mut items = system.hardware.iter();
             let item = items.find(|item| item.disk_names().any(is_named))?;
             let id = item.parent.as_deref()?;
             let mut items = system.hardware.iter();
             let parent = items.find(|item| item.instance_id.as_deref() == Some(id))?;
+            Some((item, parent))
+        })
+    }
+
+    /// What a disk hangs on: `scsi (lsilogic) 0:1`, which is bus, model, number of the
+    /// controller and place on it, as far as they are told.
+    pub(super) fn controller_of(&self, disk: &Disk) -> Option<String> {
+        let found = self.place_of(disk).and_then(|(item, parent)| {
             let mut text = parent.bus()?.to_owned();
             if let Some(model) = &parent.resource_sub_type {
                 text += &format!(" ({model})");

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::board::board;
 use super::{Disk, Envelope, File, Hardware, Product, Property, System, resource_type, units};
 use crate::container::push_finding;
 use crate::inspect::{Finding, Severity};
@@ -191,6 +192,9 @@ fn system(element: &Element) -> System {
         id: element.attribute("id").unwrap_or_default().to_owned(),
         name: owned(element.text_of("Name")),
         operating_system: sections(element, "OperatingSystemSection").find_map(operating_system),
+        vmware_os: sections(element, "OperatingSystemSection")
+            .find_map(|section| owned(section.attribute("osType"))),
+        board: board(element, hardware),
         products: sections(element, "ProductSection").map(product).collect(),
         hardware: hardware.map_or_else(Vec::new, |section| {
             let is_item = |e: &&Element| {
@@ -254,6 +258,10 @@ fn item(element: &Element) -> Hardware {
         resource_sub_type: text("ResourceSubType"),
         element_name: text("ElementName").or_else(|| text("Caption")),
         parent: text("Parent"),
+        // VMware's word, and oVirt's.
+        cores_per_socket: ["CoresPerSocket", "cpu_per_socket"]
+            .into_iter()
+            .find_map(|name| element.text_of(name)?.parse().ok()),
         address_on_parent: text("AddressOnParent"),
         address: text("Address"),
         virtual_quantity: match resource_type {
