@@ -14,6 +14,7 @@ pub mod glance;
 pub mod ingest;
 pub mod jobs;
 pub mod metadefs;
+pub mod notify;
 pub mod quota;
 pub mod server;
 pub mod service;

@@ -21,6 +21,7 @@ use crate::domain::{ImageId, Location};
 use crate::fetch::Fetcher;
 use crate::ingest::Staging;
 use crate::jobs;
+use crate::notify::{self, Events};
 use crate::quota::Quotas;
 use crate::stores::{Store, Stores, sync_dir};
 use crate::telemetry::Metrics;
@@ -123,6 +124,7 @@ impl Service {
         } else {
             catalog.sync().await?;
         }
+        let catalog = catalog.with_events(Events::from_config(&config.notifications));
         let fetcher = Fetcher::new(&config.fetch);
         let stores = Stores::open(&config.stores, &fetcher).context("opening the stores")?;
         let own = dir.join("staging");
@@ -168,6 +170,9 @@ impl Service {
             tasks.spawn(jobs::work(self.clone(), n));
         }
         tasks.spawn(jobs::sweep(self.clone()));
+        if let Some(events) = self.catalog.events() {
+            tasks.spawn(notify::publish(self.clone(), events.clone()));
+        }
         let svc = self.clone();
         tasks.spawn(async move {
             let heard = |heard| match heard {

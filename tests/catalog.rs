@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 
 use glint::catalog::{
     Catalog, Column, Direction, Error, Filter, ListQuery, MemberFilter, NumberColumn, Op, SortKey,
-    TimeColumn, Tx, Viewer, VisibilityFilter, images, jobs, locations, members, purge, staged,
+    TimeColumn, Tx, Viewer, VisibilityFilter, images, jobs, locations, members, outbox, purge,
+    staged,
 };
 use glint::domain::{
     Hashes, Image, ImageId, Location, MemberStatus, Status, Timestamp, Visibility,
 };
+
+use glint::config::{Notifications, Secret};
+use glint::notify::Events;
 
 mod support;
 
@@ -34,6 +38,9 @@ on_every_database!(
     a_purge_forgets_all_but_the_ids,
     two_that_wait_for_each_other_both_get_through,
     pages_are_what_an_oracle_says,
+    an_event_is_a_fact_with_its_fact,
+    one_process_at_a_time_sends_events,
+    events_are_dropped_by_age_and_number,
 );
 
 struct Scratch {
@@ -898,4 +905,100 @@ fn matches(query: &ListQuery, image: &Image) -> bool {
         Filter::Property(name, value) => image.properties.get(name) == Some(value),
         other => panic!("the oracle knows nothing of {other:?}"),
     })
+}
+
+/// A catalog that notes events, all but those of its updates.
+fn telling(scratch: &Scratch) -> Catalog {
+    let config = Notifications {
+        transport_url: Some(Secret::new("rabbit://nobody/".into())),
+        disabled_notifications: vec!["image.update".into()],
+        ..Notifications::default()
+    };
+    scratch
+        .catalog
+        .clone()
+        .with_events(Events::from_config(&config))
+}
+
+async fn claimed(catalog: &Catalog, holder: &str, now: Timestamp) -> Vec<outbox::Event> {
+    let mut tx = catalog.write().await.unwrap();
+    let until = now.plus_seconds(60);
+    let events = outbox::take(&mut tx, holder, now, until).await.unwrap();
+    tx.commit().await.unwrap();
+    events
+}
+
+async fn an_event_is_a_fact_with_its_fact(scratch: Scratch) {
+    let silent = image(1);
+    insert(&scratch.catalog, &silent).await;
+    let catalog = telling(&scratch);
+    let undone = image(2);
+    let mut tx = catalog.write().await.unwrap();
+    images::insert(&mut tx, &undone).await.unwrap();
+    drop(tx);
+    let told = image(3);
+    insert(&catalog, &told).await;
+    let mut tx = catalog.write().await.unwrap();
+    images::change(&mut tx, &told.id, Status::Queued, |image| {
+        image.hidden = true
+    })
+    .await
+    .unwrap();
+    let image = images::find(&mut tx, &told.id).await.unwrap().unwrap();
+    images::delete(&mut tx, &image, Status::Deleted, Timestamp(5))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+
+    let events = claimed(&catalog, "a", Timestamp(1)).await;
+    let seen: Vec<_> = events
+        .iter()
+        .map(|e| (e.event_type.as_str(), e.payload["id"].as_str().unwrap()))
+        .collect();
+    let id = told.id.as_str();
+    assert_eq!(seen, [("image.create", id), ("image.delete", id)]);
+    outbox::remove(&catalog, &events).await.unwrap();
+    assert_eq!(outbox::depth(&catalog).await.unwrap(), 0);
+}
+
+async fn one_process_at_a_time_sends_events(scratch: Scratch) {
+    let catalog = telling(&scratch);
+    let now = Timestamp(1_000_000_000);
+    for n in 0..3 {
+        insert(&catalog, &image(n)).await;
+    }
+    let first = claimed(&catalog, "a", now).await;
+    assert_eq!(first.len(), 3);
+    assert!(first.is_sorted_by_key(|e| e.id));
+    assert!(claimed(&catalog, "b", now).await.is_empty());
+    // The one that sends is given the same again after a restart, with the same ids.
+    assert_eq!(claimed(&catalog, "a", now).await, first);
+    outbox::release(&catalog, "b").await.unwrap();
+    assert!(claimed(&catalog, "b", now).await.is_empty());
+    // It has died: what it held is the other's once the lease is over.
+    let later = now.plus_seconds(61);
+    assert_eq!(claimed(&catalog, "b", later).await, first);
+    assert!(claimed(&catalog, "a", later).await.is_empty());
+    outbox::release(&catalog, "b").await.unwrap();
+    assert_eq!(claimed(&catalog, "a", later).await, first);
+    outbox::remove(&catalog, &first).await.unwrap();
+    // Whoever finds nothing left lets go.
+    assert!(claimed(&catalog, "a", later).await.is_empty());
+    insert(&catalog, &image(4)).await;
+    assert_eq!(claimed(&catalog, "b", later).await.len(), 1);
+    assert!(outbox::claim(&catalog, "b", 60).await.unwrap().len() == 1);
+}
+
+async fn events_are_dropped_by_age_and_number(scratch: Scratch) {
+    let catalog = telling(&scratch);
+    for n in 0..5 {
+        insert(&catalog, &image(n)).await;
+    }
+    let all = claimed(&catalog, "a", Timestamp(1)).await;
+    assert_eq!(outbox::trim(&catalog, Timestamp(0), 5).await.unwrap(), 0);
+    assert_eq!(outbox::trim(&catalog, Timestamp(0), 3).await.unwrap(), 2);
+    assert_eq!(claimed(&catalog, "a", Timestamp(1)).await, all[2..]);
+    let after = all[4].created_at.plus_seconds(1);
+    assert_eq!(outbox::trim(&catalog, after, 3).await.unwrap(), 3);
+    assert_eq!(outbox::depth(&catalog).await.unwrap(), 0);
 }

@@ -4,8 +4,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::conn::{Arg, Row, args, marks, size_arg};
-use super::{Error, Result, Tx};
+use super::{Error, Result, Tx, outbox};
 use crate::domain::{Hashes, Image, ImageId, Status, Timestamp};
+use crate::notify::payload;
 
 pub use super::list::list;
 
@@ -41,7 +42,8 @@ pub async fn insert(tx: &mut Tx, image: &Image) -> Result<()> {
     tx.run(sql, args)
         .await
         .map_err(|e| name_conflict(e, &image.id))?;
-    insert_parts(tx, image).await
+    insert_parts(tx, image).await?;
+    outbox::note(tx, "image.create", || payload::image(image)).await
 }
 
 /// Writes the whole image, provided its status still is `expected` (compare and set).
@@ -74,7 +76,25 @@ pub async fn update(tx: &mut Tx, image: &Image, expected: Status) -> Result<()> 
         )
         .await?;
     }
-    insert_parts(tx, image).await
+    insert_parts(tx, image).await?;
+    note_update(tx, image, expected).await
+}
+
+/// Tells others of a change, and of data that came with it.
+async fn note_update(tx: &mut Tx, image: &Image, before: Status) -> Result<()> {
+    outbox::note(tx, "image.update", || payload::image(image)).await?;
+    if image.status != Status::Active {
+        return Ok(());
+    }
+    if matches!(before, Status::Saving | Status::Importing) {
+        let backend = image.locations.first().map(|l| l.store.as_str());
+        let payload = || payload::image_data(image, backend);
+        outbox::note(tx, "image.upload", payload).await?;
+    }
+    if !matches!(before, Status::Active | Status::Deactivated) {
+        outbox::note(tx, "image.activate", || payload::image(image)).await?;
+    }
+    Ok(())
 }
 
 /// What may change about an image, in the order of [`COLUMNS`].
@@ -142,6 +162,8 @@ pub async fn delete(tx: &mut Tx, image: &Image, to: Status, now: Timestamp) -> R
     if changed != 1 {
         return Err(Error::Conflict(format!("image {}", image.id)));
     }
+    let payload = || payload::deleted_image(image, to, now);
+    outbox::note(tx, "image.delete", payload).await?;
     if to == Status::PendingDelete {
         return Ok(());
     }

@@ -1,8 +1,9 @@
 //! Members of shared images.
 
 use super::conn::{Row, args};
-use super::{Error, Result, Tx};
+use super::{Error, Result, Tx, outbox};
 use crate::domain::{ImageId, Member, MemberStatus, Timestamp};
+use crate::notify::payload;
 
 const TABLE: &str = "image_members";
 const COLUMNS: &str = "member AS id, status, created_at, updated_at";
@@ -24,12 +25,15 @@ pub async fn insert(tx: &mut Tx, image: &ImageId, project: &str, now: Timestamp)
         ],
     )
     .await?;
-    Ok(Member {
+    let member = Member {
         project: project.to_owned(),
         status: MemberStatus::Pending,
         created_at: now,
         updated_at: now,
-    })
+    };
+    let told = || payload::member(image, &member);
+    outbox::note(tx, "image.member.create", told).await?;
+    Ok(member)
 }
 
 /// A project's membership of an image.
@@ -81,11 +85,14 @@ pub async fn set_status(
             args![status.name(), now.0, image.as_str(), project],
         )
         .await?;
-    if changed == 1 {
-        Ok(())
-    } else {
-        Err(Error::Conflict(format!("member {project}")))
+    if changed != 1 {
+        return Err(Error::Conflict(format!("member {project}")));
     }
+    if let Some(member) = find(tx, image, project).await? {
+        let told = || payload::member(image, &member);
+        outbox::note(tx, "image.member.update", told).await?;
+    }
+    Ok(())
 }
 
 /// Ends a membership; answers whether there was one.
@@ -93,13 +100,21 @@ pub async fn set_status(
 /// # Errors
 /// When the database fails.
 pub async fn delete(tx: &mut Tx, image: &ImageId, project: &str) -> Result<bool> {
+    let Some(member) = find(tx, image, project).await? else {
+        return Ok(false);
+    };
     let changed = tx
         .run(
             "DELETE FROM image_members WHERE image_id = ? AND member = ?",
             args![image.as_str(), project],
         )
         .await?;
-    Ok(changed == 1)
+    if changed != 1 {
+        return Ok(false);
+    }
+    let told = || payload::deleted(payload::member(image, &member), Timestamp::now());
+    outbox::note(tx, "image.member.delete", told).await?;
+    Ok(true)
 }
 
 fn from_row(row: &Row) -> Result<Member> {

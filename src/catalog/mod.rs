@@ -12,6 +12,7 @@ mod list;
 pub mod locations;
 pub mod members;
 pub mod metadefs;
+pub mod outbox;
 pub mod purge;
 pub mod query;
 pub mod staged;

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::conn::{Arg, Row, args};
-use super::{Direction, Result, TaskKey, TaskQuery, Tx};
+use super::{Direction, Result, TaskKey, TaskQuery, Tx, outbox};
 use crate::domain::{ImageId, Task, TaskStatus, Timestamp};
+use crate::notify::payload;
 
 const TABLE: &str = "tasks";
 const COLUMNS: &str = "id, kind, status, owner, image_id, request_id, user_id, input, result, \
@@ -35,7 +36,7 @@ pub async fn insert(tx: &mut Tx, task: &Task) -> Result<()> {
         ],
     )
     .await?;
-    Ok(())
+    outbox::note(tx, "task.create", || payload::task(task)).await
 }
 
 /// The task with this id.
@@ -126,6 +127,9 @@ fn value(key: TaskKey, task: &Task) -> Arg {
     }
 }
 
+/// What is told when somebody begins with a task.
+const BEGINNING: [&str; 2] = ["task.run", "task.processing"];
+
 /// Notes that a task moved: its status and what to tell of it.
 ///
 /// # Errors
@@ -137,12 +141,18 @@ pub async fn progress(
     message: &str,
     now: Timestamp,
 ) -> Result<()> {
+    let pending = "SELECT id FROM tasks WHERE id = ? AND status = 'pending'";
+    let begins = BEGINNING.iter().any(|event| tx.wants(event))
+        && tx.first(pending, args![id]).await?.is_some();
     tx.run(
         "UPDATE tasks SET status = ?, message = ?, updated_at = ? WHERE id = ? \
          AND status IN ('pending', 'processing')",
         args![status.name(), message, now.0, id],
     )
     .await?;
+    if begins {
+        note(tx, id, &BEGINNING).await?;
+    }
     Ok(())
 }
 
@@ -179,13 +189,35 @@ pub async fn end(
     now: Timestamp,
     expires_at: Timestamp,
 ) -> Result<()> {
-    tx.run(
-        "UPDATE tasks SET status = ?, result = ?, message = ?, updated_at = ?, expires_at = ?, \
-         progress = NULL \
-         WHERE id = ? AND status IN ('pending', 'processing')",
-        args![status.name(), result, message, now.0, expires_at.0, id],
-    )
-    .await?;
+    let ended = tx
+        .run(
+            "UPDATE tasks SET status = ?, result = ?, message = ?, updated_at = ?, expires_at = ?, \
+             progress = NULL WHERE id = ? AND status IN ('pending', 'processing')",
+            args![status.name(), result, message, now.0, expires_at.0, id],
+        )
+        .await?;
+    let event = match status {
+        TaskStatus::Success => "task.success",
+        _ => "task.failure",
+    };
+    if ended == 1 {
+        note(tx, id, &[event]).await?;
+    }
+    Ok(())
+}
+
+/// Tells others of a task as it is now.
+async fn note(tx: &mut Tx, id: &str, events: &[&str]) -> Result<()> {
+    if !events.iter().any(|event| tx.wants(event)) {
+        return Ok(());
+    }
+    let sql = format!("SELECT {COLUMNS} FROM tasks WHERE id = ?");
+    if let Some(row) = tx.first(sql, args![id]).await? {
+        let task = from_row(&row)?;
+        for event in events {
+            outbox::note(tx, event, || payload::task(&task)).await?;
+        }
+    }
     Ok(())
 }
 

@@ -35,6 +35,7 @@ pub fn translate(file: &OsloFile) -> Result<Translation, String> {
     work.formats();
     work.import();
     work.stores();
+    work.notifications();
     work.rest();
     let Work { out, notes, .. } = work;
     let body = toml::to_string_pretty(&out).map_err(|e| e.to_string())?;
@@ -327,6 +328,37 @@ impl Work<'_> {
         }
     }
 
+    fn notifications(&mut self) {
+        const OURS: &str = "notifications";
+        let section = "oslo_messaging_notifications";
+        let driver = self.take(section, "driver").unwrap_or_default();
+        let own = self.take(section, "transport_url");
+        let url = self.take("DEFAULT", "transport_url");
+        for driver in oslo::list(&driver) {
+            match driver.as_str() {
+                "messagingv2" => {
+                    if let Some(url) = own.clone().or_else(|| url.clone()) {
+                        self.set(&[OURS, "transport_url"], url);
+                    }
+                }
+                "noop" => {}
+                other => self.note(section, "driver", &format!("{other} is not carried over")),
+            }
+        }
+        self.words(section, "topics", &[OURS, "topics"]);
+        self.text("DEFAULT", "control_exchange", &[OURS, "exchange"]);
+        self.text("DEFAULT", "default_publisher_id", &[OURS, "publisher_id"]);
+        let disabled = "disabled_notifications";
+        self.words("DEFAULT", disabled, &[OURS, disabled]);
+        for name in [
+            "amqp_durable_queues",
+            "amqp_auto_delete",
+            "rabbit_quorum_queue",
+        ] {
+            self.flag("oslo_messaging_rabbit", name, &[OURS, name]);
+        }
+    }
+
     fn stores(&mut self) {
         let default = self.take("glance_store", "default_backend");
         let backends = self.take("DEFAULT", "enabled_backends");
@@ -448,6 +480,13 @@ image_import_plugins = [image_decompression, image_conversion, mine]
 output_format = qcow2
 [image_format]
 disk_formats = raw,qcow2
+[oslo_messaging_notifications]
+driver = messagingv2
+transport_url = rabbit://u:p@a:5672,u:p@b:5672/v
+topics = notifications, extra
+retry = 3
+[oslo_messaging_rabbit]
+amqp_durable_queues = true
 ";
 
     #[test]
@@ -471,11 +510,16 @@ disk_formats = raw,qcow2
             "ceph",
             "connection",
             "mine",
+            "retry",
         ] {
             assert!(done.notes.iter().any(|n| n.contains(named)), "{named}");
             assert!(done.toml.contains(named), "{named}");
         }
-        assert_eq!(done.notes.len(), 5, "{:?}", done.notes);
+        assert_eq!(done.notes.len(), 6, "{:?}", done.notes);
+        let told = &config.notifications;
+        assert_eq!(told.brokers().unwrap().len(), 2);
+        assert_eq!(told.topics, ["notifications", "extra"]);
+        assert!(told.amqp_durable_queues);
         assert!(!done.toml.contains("db-secret"));
     }
 

@@ -8,6 +8,7 @@ mod derivatives;
 mod fetch;
 pub mod from_glance;
 mod keystone;
+mod notifications;
 mod observe;
 pub mod oslo;
 mod quota;
@@ -25,6 +26,7 @@ pub use cors::Cors;
 pub use derivatives::Derivatives;
 pub use fetch::Fetch;
 pub use keystone::KeystoneConfig;
+pub use notifications::{Broker, Notifications};
 pub use observe::{Log, LogFormat, Metrics};
 pub use quota::Quota;
 pub use secret::Secret;
@@ -60,6 +62,8 @@ pub struct Config {
     pub delete: Delete,
     /// What is read over HTTP for clients.
     pub fetch: Fetch,
+    /// What other services are told.
+    pub notifications: Notifications,
     /// What is logged.
     pub log: Log,
     /// What is counted.
@@ -374,6 +378,7 @@ impl Config {
             faults.push("api.limit_max is 0, allowed 1 and above".into());
         }
         self.catalog.validate(&self.data_dir, &mut faults);
+        self.notifications.validate(&mut faults);
         self.log.validate(&mut faults);
         stores::validate(&self.stores, &mut faults);
         self.derivatives.validate(&self.stores, &mut faults);

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::Error;
 use super::upload::{begin, begin_with};
 use crate::auth::Context;
-use crate::catalog::{Tx, images, jobs, staged, tasks};
+use crate::catalog::{Tx, images, jobs, outbox, staged, tasks};
 use crate::convert::Form;
 use crate::domain::{Event, Expected, Image, ImageId, Status, Task, TaskStatus, Timestamp};
 use crate::jobs::{FAILED, IMPORTING, ImportJob, LOCK, LocateJob, Source};
+use crate::notify::payload;
 use crate::service::Service;
 
 /// An import as it was asked for, checked by the caller.
@@ -117,11 +118,13 @@ pub(super) async fn accept(
         return Err(Error::NoData);
     }
     let importing = request.stores.join(",");
-    take_lock(svc, tx, &begun, &task, |image| {
+    let taken = take_lock(svc, tx, &begun, &task, |image| {
         image.properties.insert(IMPORTING.into(), importing);
         image.properties.insert(FAILED.into(), String::new());
     })
     .await?;
+    let told = || payload::image_data(&taken, None);
+    outbox::note(tx, "image.prepare", told).await?;
     let job = ImportJob {
         image_id: image.to_string(),
         task_id: task.id.clone(),
@@ -156,7 +159,9 @@ pub async fn import_new(
     let mut tx = svc.catalog.write().await?;
     images::insert(&mut tx, image).await?;
     let begun = begin(&mut tx, &image.id, Event::ImportFetched).await?;
-    take_lock(svc, &mut tx, &begun, &task, |_| {}).await?;
+    let taken = take_lock(svc, &mut tx, &begun, &task, |_| {}).await?;
+    let told = || payload::image_data(&taken, None);
+    outbox::note(&mut tx, "image.prepare", told).await?;
     let job = ImportJob {
         image_id: image.id.to_string(),
         task_id: task.id.clone(),
@@ -244,7 +249,7 @@ async fn take_lock(
     image: &Image,
     task: &Task,
     change: impl FnOnce(&mut Image),
-) -> Result<(), Error> {
+) -> Result<Image, Error> {
     if let Some(holder) = image.properties.get(LOCK) {
         let now = task.created_at;
         if let Some(other) = tasks::find(tx, holder).await? {
@@ -265,13 +270,13 @@ async fn take_lock(
         tasks::end(tx, holder, TaskStatus::Failure, None, message, now, expires).await?;
         jobs::cancel(tx, holder).await?;
     }
-    images::change(tx, &image.id, image.status, |image| {
+    let taken = images::change(tx, &image.id, image.status, |image| {
         change(image);
         image.properties.insert(LOCK.into(), task.id.clone());
     })
     .await?;
     tasks::insert(tx, task).await?;
-    Ok(())
+    Ok(taken)
 }
 
 /// The job of a task, under the task's id.

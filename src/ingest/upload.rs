@@ -11,10 +11,11 @@ use super::import::has_formats;
 use super::intake::{self, Expect};
 use super::lease::{Kept, Lease};
 use super::{Body, Error, content, verdict};
-use crate::catalog::{self, Tx, images, locations};
+use crate::catalog::{self, Tx, images, locations, outbox};
 use crate::domain::{
     Event, Expected, HashAlgo, Hashes, Image, ImageId, Location, Measured, Status, Timestamp,
 };
+use crate::notify::{Priority, payload};
 use crate::quota::Allowance;
 use crate::service::Service;
 use crate::stores::{BlobWriter, Store};
@@ -84,6 +85,8 @@ pub async fn upload(
     let image = begin(&mut tx, image, Event::UploadStarted).await?;
     let owner = image.owner.as_deref();
     let mut allowance = svc.quotas.allowance(&mut tx, owner, announced.size).await?;
+    let told = || payload::image_data(&image, Some(store));
+    outbox::note(&mut tx, "image.prepare", told).await?;
     let now = Timestamp::now();
     let until = Lease::until(svc, &mut tx).await?;
     locations::insert_pending(&mut tx, &image.id, &location, until, now).await?;
@@ -112,8 +115,10 @@ pub async fn upload(
         match result {
             Ok(()) => Ok(()),
             // Whatever went wrong: when the image is no longer there, that is why.
-            Err(_) if work.undo().await == PutBack::Gone => Err(Error::Gone),
-            Err(e) => Err(e),
+            Err(e) => match work.undo(&e).await {
+                PutBack::Gone => Err(Error::Gone),
+                PutBack::Queued => Err(e),
+            },
         }
     };
     let done = tokio::spawn(going.in_current_span());
@@ -232,8 +237,8 @@ impl Upload {
     }
 
     /// Back to queued, with nothing left behind.
-    async fn undo(&self) -> PutBack {
-        let put_back = self.try_undo().await.unwrap_or_else(|e| {
+    async fn undo(&self, failed: &Error) -> PutBack {
+        let put_back = self.try_undo(failed).await.unwrap_or_else(|e| {
             tracing::error!(image.id = %self.image.id, error = %e, "a failed upload could not be undone: the sweep will");
             PutBack::Queued
         });
@@ -241,10 +246,12 @@ impl Upload {
         put_back
     }
 
-    async fn try_undo(&self) -> Result<PutBack, Error> {
+    async fn try_undo(&self, failed: &Error) -> Result<PutBack, Error> {
         let mut tx = self.svc.catalog.write().await?;
         locations::doom(&mut tx, &self.location.id).await?;
         let put_back = back_to_queued(&mut tx, &self.image, Event::UploadFailed).await?;
+        let told = || format!("The upload of image {} failed: {failed}", self.image.id).into();
+        outbox::note_as(&mut tx, Priority::Error, "image.upload", told).await?;
         tx.commit().await?;
         Ok(put_back)
     }

@@ -32,6 +32,7 @@ pub struct Metrics {
     stages: Histograms<InStage>,
     store_bytes: Family<AtStore, Counter>,
     jobs: Family<InState, Gauge>,
+    outbox: Gauge,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -119,6 +120,7 @@ impl Default for Metrics {
             in_flight: Family::default(),
             store_bytes: Family::default(),
             jobs: Family::default(),
+            outbox: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register_with_unit(
@@ -154,6 +156,11 @@ impl Default for Metrics {
             "jobs",
             "Jobs that wait for a worker or are worked on",
             all.jobs.clone(),
+        );
+        registry.register(
+            "outbox_events",
+            "Events that wait for a broker",
+            all.outbox.clone(),
         );
         Self { registry, ..all }
     }
@@ -206,8 +213,9 @@ impl Metrics {
         self.store_bytes.get_or_create(&labels).inc_by(bytes);
     }
 
-    /// How many jobs wait, and how many are worked on.
-    pub fn queues(&self, ready: i64, claimed: i64) {
+    /// How many jobs wait, how many are worked on, and how many events wait for a broker.
+    pub fn queues(&self, ready: i64, claimed: i64, outbox: i64) {
+        self.outbox.set(outbox);
         for (state, jobs) in [("ready", ready), ("claimed", claimed)] {
             self.jobs.get_or_create(&InState { state }).set(jobs);
         }
@@ -292,7 +300,7 @@ mod tests {
         transfer.moved(7);
         metrics.answered("GET", "/v2/images", 200, Duration::from_millis(3));
         metrics.store("fast", Direction::Out, 5);
-        metrics.queues(2, 1);
+        metrics.queues(2, 1, 4);
         drop(metrics.stage(Stage::Judge));
         let text = metrics.text();
         for line in [
@@ -303,6 +311,7 @@ mod tests {
             "glint_store_bytes_total{store=\"fast\",direction=\"out\"} 5",
             "glint_jobs{state=\"ready\"} 2",
             "glint_jobs{state=\"claimed\"} 1",
+            "glint_outbox_events 4",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

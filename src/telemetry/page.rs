@@ -8,7 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::catalog::jobs;
+use crate::catalog::{jobs, outbox};
 use crate::service::Service;
 
 /// The page's router.
@@ -19,10 +19,10 @@ pub fn router(svc: &Arc<Service>) -> Router {
 }
 
 async fn metrics(State(svc): State<Arc<Service>>) -> Response {
-    // The length of the queue is asked for when somebody wants to know. A catalog that is away is
+    // The lengths of the queues are asked for when somebody wants to know. A catalog that is away is
     // no reason to tell nothing.
     if let Err(e) = queues(&svc).await {
-        tracing::warn!(error = %e, "the length of the queue cannot be told");
+        tracing::warn!(error = %e, "the lengths of the queues cannot be told");
     }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], svc.metrics.text()).into_response()
@@ -30,6 +30,7 @@ async fn metrics(State(svc): State<Arc<Service>>) -> Response {
 
 async fn queues(svc: &Service) -> Result<(), crate::catalog::Error> {
     let (ready, claimed) = jobs::depth(&svc.catalog).await?;
-    svc.metrics.queues(ready, claimed);
+    let events = outbox::depth(&svc.catalog).await?;
+    svc.metrics.queues(ready, claimed, events);
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt};
@@ -12,21 +12,26 @@ use serde_json::json;
 
 use super::import::injects;
 use super::{derived, empty, must_find, not_found};
+use crate::api::connections::Peer;
 use crate::api::error::Failure;
 use crate::api::extract::{At, NoBody, text};
 use crate::api::range::{self, Refused};
 use crate::api::{orders, query};
 use crate::auth::{Context, policy};
+use crate::catalog::{self, outbox};
 use crate::convert::Form;
 use crate::derive::{Order, Wish};
 use crate::domain::{Image, Status};
 use crate::ingest::{self, Announced, ImportRequest};
+use crate::notify::payload;
 use crate::quota::Step;
 use crate::service::Service;
 use crate::telemetry::counted;
 use crate::telemetry::metrics::Direction;
 
 pub(super) const OCTETS: &str = "application/octet-stream";
+/// The event of a download that ended.
+const SEND: &str = "image.send";
 
 /// `PUT /v2/images/{id}/file`
 pub(in crate::api) async fn upload(
@@ -130,6 +135,43 @@ fn stream(body: Body) -> ingest::Body {
     body.into_data_stream().map_err(io::Error::other).boxed()
 }
 
+/// What others are told once a download has ended.
+struct Told {
+    svc: Arc<Service>,
+    image: String,
+    owner: Option<String>,
+    ctx: Context,
+    peer: Option<String>,
+}
+
+impl Told {
+    /// Notes `image.send`, beside the answer: it is over.
+    fn tell(self, bytes: u64) {
+        let wanted = self.svc.catalog.events().is_some_and(|e| e.wants(SEND));
+        if wanted && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = self.note(bytes).await {
+                    tracing::error!(image.id = self.image, %error, "a download could not be told");
+                }
+            });
+        }
+    }
+
+    async fn note(&self, bytes: u64) -> Result<(), catalog::Error> {
+        let sent = payload::Sent {
+            image: &self.image,
+            owner: self.owner.as_deref(),
+            user: self.ctx.user.as_deref(),
+            project: self.ctx.project.as_deref(),
+            address: self.peer.as_deref(),
+            bytes,
+        };
+        let mut tx = self.svc.catalog.write().await?;
+        outbox::note(&mut tx, SEND, || payload::sent(&sent)).await?;
+        tx.commit().await
+    }
+}
+
 /// `GET /v2/images/{id}/file`
 pub(in crate::api) async fn download(
     State(svc): State<Arc<Service>>,
@@ -137,6 +179,7 @@ pub(in crate::api) async fn download(
     At(id): At<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    peer: Option<Extension<Peer>>,
     _: NoBody,
 ) -> Result<Response, Failure> {
     let query = query.unwrap_or_default();
@@ -173,7 +216,14 @@ pub(in crate::api) async fn download(
         Err(e) => return Err(e.into()),
     };
 
-    let body = counted(&svc.metrics, Direction::Out, body, |_| {});
+    let told = Told {
+        svc: svc.clone(),
+        image: image.id.to_string(),
+        owner: image.owner.clone(),
+        ctx,
+        peer: peer.map(|Extension(Peer(address))| address.ip().to_string()),
+    };
+    let body = counted(&svc.metrics, Direction::Out, body, move |n| told.tell(n));
     let mut response = Response::new(Body::from_stream(body));
     let answer = response.headers_mut();
     answer.insert(header::CONTENT_TYPE, HeaderValue::from_static(OCTETS));

@@ -24,6 +24,7 @@ pub use self::schema::Version;
 pub use self::tx::Tx;
 pub use self::wake::Heard;
 use super::Result;
+use crate::notify::Events;
 
 /// Connections to SQLite.
 const EMBEDDED_CONNECTIONS: u32 = 8;
@@ -42,6 +43,8 @@ pub struct Catalog {
     database: Database,
     /// SQLite has one writer: waiting here is fair and cheap, waiting in SQLite is polling.
     writer: Arc<Mutex<()>>,
+    /// Which events are noted with the facts; `None` where nobody is told.
+    events: Option<Arc<Events>>,
 }
 
 impl fmt::Debug for Catalog {
@@ -110,6 +113,7 @@ impl Catalog {
             pool: options.connect(&url).await?,
             database,
             writer: Arc::default(),
+            events: None,
         })
     }
 
@@ -119,6 +123,7 @@ impl Catalog {
             pool: database.greet(options).connect(url).await?,
             database,
             writer: Arc::default(),
+            events: None,
         })
     }
 
@@ -126,6 +131,18 @@ impl Catalog {
     #[must_use]
     pub fn is_shared(&self) -> bool {
         self.database != Database::Sqlite
+    }
+
+    /// The same, noting events for others ([`outbox`](super::outbox)).
+    #[must_use]
+    pub fn with_events(self, events: Option<Arc<Events>>) -> Self {
+        Self { events, ..self }
+    }
+
+    /// Which events are noted.
+    #[must_use]
+    pub const fn events(&self) -> Option<&Arc<Events>> {
+        self.events.as_ref()
     }
 
     /// A consistent view for reading.
@@ -150,7 +167,7 @@ impl Catalog {
             Some(writer.map_err(|_| sqlx::Error::PoolTimedOut)?)
         };
         let tx = self.begin(self.database.begin_writing()).await?;
-        Ok(Tx::writing(tx, self.database, writer))
+        Ok(Tx::writing(tx, self.database, self.events.clone(), writer))
     }
 
     /// Begins a transaction. Nothing has happened in it yet, so a connection that turns out to be

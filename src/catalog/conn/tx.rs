@@ -7,11 +7,14 @@
 //! error stands.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 use tokio::sync::OwnedMutexGuard;
+
+use crate::notify::Events;
 
 use super::database::Database;
 use super::row::{Arg, Row};
@@ -29,6 +32,10 @@ pub struct Tx {
     /// What was done so far, to be done again.
     steps: Vec<Step>,
     retries: u8,
+    /// Which events are noted with the facts; `None` where none are.
+    events: Option<Arc<Events>>,
+    /// Whether one was.
+    noted: bool,
     _writer: Option<OwnedMutexGuard<()>>,
 }
 
@@ -58,6 +65,8 @@ impl Tx {
             writes: false,
             steps: Vec::new(),
             retries: 0,
+            events: None,
+            noted: false,
             _writer: None,
         }
     }
@@ -65,6 +74,7 @@ impl Tx {
     pub(super) fn writing(
         tx: Transaction<'static, Any>,
         database: Database,
+        events: Option<Arc<Events>>,
         writer: Option<OwnedMutexGuard<()>>,
     ) -> Self {
         Self {
@@ -74,6 +84,8 @@ impl Tx {
             steps: Vec::new(),
             // SQLite's one writer has nobody to be in the way of.
             retries: if writer.is_some() { 0 } else { RETRIES },
+            events,
+            noted: false,
             _writer: writer,
         }
     }
@@ -88,7 +100,21 @@ impl Tx {
     /// When the database fails. Nothing was changed then, except that a connection lost at this
     /// very moment (`Unavailable`) leaves open whether all of it was.
     pub async fn commit(self) -> Result<()> {
-        Ok(self.tx.commit().await?)
+        self.tx.commit().await?;
+        if let Some(events) = self.events.filter(|_| self.noted) {
+            events.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether events of this type are noted.
+    pub(in crate::catalog) fn wants(&self, event_type: &str) -> bool {
+        self.events.as_ref().is_some_and(|e| e.wants(event_type))
+    }
+
+    /// An event was noted: whoever sends it is woken once this is committed.
+    pub(in crate::catalog) const fn noted(&mut self) {
+        self.noted = true;
     }
 
     /// Runs a statement; answers how many rows it found to change, even if they stay as they were.

@@ -17,7 +17,9 @@ use crate::api::wire::metadef::{
 };
 use crate::auth::{Context, policy};
 use crate::catalog::metadefs::associations as rows;
+use crate::catalog::outbox;
 use crate::domain::Timestamp;
+use crate::notify::payload;
 use crate::service::Service;
 
 const READ_ONLY: [&str; 2] = ["created_at", "updated_at"];
@@ -68,6 +70,8 @@ pub(in crate::api) async fn create(
             )
         })
     })?;
+    let told = || payload::metadef_association(&namespace, &association);
+    outbox::note(&mut tx, "metadef_resource_type.create", told).await?;
     tx.commit().await?;
     let view = AssociationView::from(&association);
     Ok((StatusCode::CREATED, Json(view)).into_response())
@@ -83,9 +87,17 @@ pub(in crate::api) async fn delete(
     let rule = policy::remove_metadef_resource_type_association;
     let what = format!("its association with {resource_type}");
     let (mut tx, of) = deleting(&svc, &ctx, &namespace, rule, &what).await?;
-    if !rows::delete(&mut tx, of, &resource_type).await? {
+    let association = rows::find(&mut tx, of.id, &resource_type)
+        .await?
+        .ok_or_else(|| missing(&namespace, &resource_type))?;
+    if !rows::delete(&mut tx, of.id, &resource_type).await? {
         return Err(missing(&namespace, &resource_type));
     }
+    let told = || {
+        let told = payload::metadef_association(&namespace, &association);
+        payload::deleted(told, Timestamp::now())
+    };
+    outbox::note(&mut tx, "metadef_resource_type.delete", told).await?;
     deleted(tx).await
 }
 

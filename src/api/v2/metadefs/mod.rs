@@ -94,10 +94,10 @@ async fn deleting(
     namespace: &str,
     rule: Rule,
     what: &str,
-) -> Result<(Tx, NamespaceId), Failure> {
+) -> Result<(Tx, Found), Failure> {
     let mut tx = svc.catalog.write().await?;
     let found = deletable(&mut tx, ctx, namespace, rule, what).await?;
-    Ok((tx, found.id))
+    Ok((tx, found))
 }
 
 /// Answers that something is deleted.

@@ -16,9 +16,10 @@ use crate::api::wire::own_url;
 use crate::api::{query, schema};
 use crate::auth::{Context, policy};
 use crate::catalog::metadefs::{self as rows, NamespaceKey, NamespaceQuery, associations};
-use crate::catalog::{Direction, Viewer};
+use crate::catalog::{Direction, Viewer, outbox};
 use crate::domain::metadef::{Contents, Namespace};
 use crate::domain::{Timestamp, Visibility};
+use crate::notify::payload;
 use crate::service::Service;
 
 const READ_ONLY: [&str; 4] = ["self", "schema", "created_at", "updated_at"];
@@ -64,6 +65,8 @@ pub(in crate::api) async fn create(
                 )
             })
         })?;
+    let told = || payload::namespace(&namespace, None);
+    outbox::note(&mut tx, "metadef_namespace.create", told).await?;
     tx.commit().await?;
 
     let view = NamespaceView::created(&namespace, &contents);
@@ -236,6 +239,8 @@ pub(in crate::api) async fn update(
                 )
             })
         })?;
+    let told = || payload::namespace(&namespace, Some(&name));
+    outbox::note(&mut tx, "metadef_namespace.update", told).await?;
     tx.commit().await?;
     Ok(Json(NamespaceView::new(&namespace, &Contents::default())).into_response())
 }
@@ -255,5 +260,7 @@ pub(in crate::api) async fn delete(
     let rule = policy::delete_metadef_namespace;
     let found = super::deletable(&mut tx, &ctx, &name, rule, "it").await?;
     rows::namespaces::delete(&mut tx, found.id).await?;
+    let told = || payload::deleted(payload::namespace(&found.namespace, None), Timestamp::now());
+    outbox::note(&mut tx, "metadef_namespace.delete", told).await?;
     super::deleted(tx).await
 }

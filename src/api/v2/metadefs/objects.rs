@@ -14,7 +14,9 @@ use crate::api::schema;
 use crate::api::wire::metadef::{ObjectBody, ObjectList, ObjectView};
 use crate::auth::{Context, policy};
 use crate::catalog::metadefs::objects as rows;
+use crate::catalog::outbox;
 use crate::domain::Timestamp;
+use crate::notify::payload;
 use crate::service::Service;
 
 const KIND: Kind = Kind("object");
@@ -52,6 +54,8 @@ pub(in crate::api) async fn create(
     rows::insert(&mut tx, of, &object)
         .await
         .map_err(|e| duplicate(e, || KIND.exists(&namespace, &object.name)))?;
+    let told = || payload::metadef_object(&namespace, &object, None);
+    outbox::note(&mut tx, "metadef_object.create", told).await?;
     tx.commit().await?;
     let view = ObjectView::new(&namespace, &object);
     Ok((StatusCode::CREATED, Json(view)).into_response())
@@ -88,6 +92,8 @@ pub(in crate::api) async fn update(
     rows::update(&mut tx, of, &name, &object)
         .await
         .map_err(|e| duplicate(e, || KIND.exists(&namespace, &object.name)))?;
+    let told = || payload::metadef_object(&namespace, &object, Some(&name));
+    outbox::note(&mut tx, "metadef_object.update", told).await?;
     tx.commit().await?;
     Ok(Json(ObjectView::new(&namespace, &object)).into_response())
 }
@@ -102,9 +108,17 @@ pub(in crate::api) async fn delete(
     let what = format!("object {name}");
     let (mut tx, of) =
         deleting(&svc, &ctx, &namespace, policy::delete_metadef_object, &what).await?;
-    if !rows::delete(&mut tx, of, &name).await? {
+    let object = rows::find(&mut tx, of.id, &name)
+        .await?
+        .ok_or_else(|| KIND.missing(&namespace, &name))?;
+    if !rows::delete(&mut tx, of.id, &name).await? {
         return Err(KIND.missing(&namespace, &name));
     }
+    let told = || {
+        let told = payload::metadef_object(&namespace, &object, None);
+        payload::deleted(told, Timestamp::now())
+    };
+    outbox::note(&mut tx, "metadef_object.delete", told).await?;
     deleted(tx).await
 }
 
@@ -123,6 +137,8 @@ pub(in crate::api) async fn delete_all(
         "its objects",
     )
     .await?;
-    rows::delete_all(&mut tx, of).await?;
+    rows::delete_all(&mut tx, of.id).await?;
+    let told = || payload::namespace(&of.namespace, None);
+    outbox::note(&mut tx, "metadef_namespace.delete_objects", told).await?;
     deleted(tx).await
 }

@@ -17,8 +17,10 @@ use crate::api::schema;
 use crate::api::wire::metadef::{PropertyList, property, property_view};
 use crate::auth::{Context, policy};
 use crate::catalog::metadefs::{associations as association_rows, properties as rows};
+use crate::catalog::outbox;
 use crate::domain::Timestamp;
 use crate::domain::metadef::Property;
+use crate::notify::payload;
 use crate::service::Service;
 
 const KIND: Kind = Kind("property");
@@ -48,6 +50,8 @@ pub(in crate::api) async fn create(
     rows::insert(&mut tx, of, &property, Timestamp::now())
         .await
         .map_err(|e| duplicate(e, || KIND.exists(&namespace, &property.name)))?;
+    let told = || payload::metadef_property(&namespace, &property, None);
+    outbox::note(&mut tx, "metadef_property.create", told).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(property_view(&property))).into_response())
 }
@@ -92,6 +96,8 @@ pub(in crate::api) async fn update(
     if !found {
         return Err(KIND.missing(&namespace, &name));
     }
+    let told = || payload::metadef_property(&namespace, &property, Some(&name));
+    outbox::note(&mut tx, "metadef_property.update", told).await?;
     tx.commit().await?;
     Ok(Json(property_view(&property)).into_response())
 }
@@ -112,9 +118,17 @@ pub(in crate::api) async fn delete(
         &what,
     )
     .await?;
-    if !rows::delete(&mut tx, of, &name).await? {
+    let property = rows::find(&mut tx, of.id, &name)
+        .await?
+        .ok_or_else(|| KIND.missing(&namespace, &name))?;
+    if !rows::delete(&mut tx, of.id, &name).await? {
         return Err(KIND.missing(&namespace, &name));
     }
+    let told = || {
+        let told = payload::metadef_property(&namespace, &property, None);
+        payload::deleted(told, Timestamp::now())
+    };
+    outbox::note(&mut tx, "metadef_property.delete", told).await?;
     deleted(tx).await
 }
 
@@ -133,7 +147,9 @@ pub(in crate::api) async fn delete_all(
         "its properties",
     )
     .await?;
-    rows::delete_all(&mut tx, of).await?;
+    rows::delete_all(&mut tx, of.id).await?;
+    let told = || payload::namespace(&of.namespace, None);
+    outbox::note(&mut tx, "metadef_namespace.delete_properties", told).await?;
     deleted(tx).await
 }
 

@@ -14,9 +14,10 @@ use crate::api::json::Json;
 use crate::api::wire::metadef::{TagBody, TagList, TagView, tag};
 use crate::api::{query, schema};
 use crate::auth::{Context, policy};
-use crate::catalog::Direction;
 use crate::catalog::metadefs::{TagKey, TagQuery, tags as rows};
+use crate::catalog::{Direction, outbox};
 use crate::domain::Timestamp;
+use crate::notify::payload;
 use crate::service::Service;
 
 const KIND: Kind = Kind("tag");
@@ -96,6 +97,8 @@ pub(in crate::api) async fn create_several(
         rows::insert(&mut tx, of, tag)
             .await
             .map_err(|e| duplicate(e, || exists(&namespace, &tag.name)))?;
+        let told = || payload::metadef_tag(&namespace, tag, None);
+        outbox::note(&mut tx, "metadef_tag.create", told).await?;
     }
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(TagList::from(tags.as_slice()))).into_response())
@@ -137,7 +140,9 @@ pub(in crate::api) async fn delete_all(
         "its tags",
     )
     .await?;
-    rows::delete_all(&mut tx, of).await?;
+    rows::delete_all(&mut tx, of.id).await?;
+    let told = || payload::namespace(&of.namespace, None);
+    outbox::note(&mut tx, "metadef_namespace.delete_tags", told).await?;
     deleted(tx).await
 }
 
@@ -167,6 +172,8 @@ pub(in crate::api) async fn create(
     rows::insert(&mut tx, of, &tag)
         .await
         .map_err(|e| duplicate(e, || exists(&namespace, &tag.name)))?;
+    let told = || payload::metadef_tag(&namespace, &tag, None);
+    outbox::note(&mut tx, "metadef_tag.create", told).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(TagView::from(&tag))).into_response())
 }
@@ -188,6 +195,8 @@ pub(in crate::api) async fn update(
     rows::update(&mut tx, of, &name, &tag)
         .await
         .map_err(|e| duplicate(e, || exists(&namespace, &tag.name)))?;
+    let told = || payload::metadef_tag(&namespace, &tag, Some(&name));
+    outbox::note(&mut tx, "metadef_tag.update", told).await?;
     tx.commit().await?;
     Ok(Json(TagView::from(&tag)).into_response())
 }
@@ -201,9 +210,17 @@ pub(in crate::api) async fn delete(
 ) -> Result<Response, Failure> {
     let what = format!("tag {name}");
     let (mut tx, of) = deleting(&svc, &ctx, &namespace, policy::delete_metadef_tag, &what).await?;
-    if !rows::delete(&mut tx, of, &name).await? {
+    let tag = rows::find(&mut tx, of.id, &name)
+        .await?
+        .ok_or_else(|| KIND.missing(&namespace, &name))?;
+    if !rows::delete(&mut tx, of.id, &name).await? {
         return Err(KIND.missing(&namespace, &name));
     }
+    let told = || {
+        let told = payload::metadef_tag(&namespace, &tag, None);
+        payload::deleted(told, Timestamp::now())
+    };
+    outbox::note(&mut tx, "metadef_tag.delete", told).await?;
     deleted(tx).await
 }
 
