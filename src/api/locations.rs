@@ -48,6 +48,8 @@ pub(super) struct Addition(Given);
 pub(super) struct Outcome {
     /// To be inserted.
     pub(super) added: Vec<Location>,
+    /// Whose metadata is other than before.
+    pub(super) changed: Vec<Location>,
     /// Ids to be doomed.
     pub(super) removed: Vec<String>,
 }
@@ -215,6 +217,15 @@ pub(super) fn apply(
                 .copied()
                 .eq(additions.iter().map(|a| &a.0.url));
             if same {
+                for (location, Addition(given)) in image.locations.iter_mut().zip(additions) {
+                    let mut metadata = given.metadata;
+                    // Shown beside what clients noted, and not theirs to say.
+                    metadata.remove("store");
+                    if location.metadata != metadata {
+                        location.metadata = metadata;
+                        outcome.changed.push(location.clone());
+                    }
+                }
                 return Ok(());
             }
             if !before.is_empty() {

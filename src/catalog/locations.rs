@@ -28,6 +28,24 @@ pub async fn insert_pending(
     .await
 }
 
+fn text_of(location: &Location) -> Option<String> {
+    let metadata = &location.metadata;
+    (!metadata.is_empty()).then(|| serde_json::Value::Object(metadata.clone()).to_string())
+}
+
+/// Replaces what is noted beside a location.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_metadata(tx: &mut Tx, location: &Location) -> Result<()> {
+    tx.run(
+        "UPDATE image_locations SET metadata = ? WHERE id = ?",
+        args![text_of(location), location.id.as_str()],
+    )
+    .await?;
+    Ok(())
+}
+
 async fn insert(
     tx: &mut Tx,
     image: &ImageId,
@@ -36,8 +54,7 @@ async fn insert(
     lease_until: Timestamp,
     now: Timestamp,
 ) -> Result<()> {
-    let metadata = (!location.metadata.is_empty())
-        .then(|| serde_json::Value::Object(location.metadata.clone()).to_string());
+    let metadata = text_of(location);
     tx.run(
         "INSERT INTO image_locations \
          (id, image_id, store, url, state, lease_until, created_at, metadata) \

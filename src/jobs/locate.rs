@@ -11,6 +11,7 @@ use super::import::deleted;
 use super::meter::{Meter, Phase};
 use super::runner::{Failure, Why, chain};
 use crate::catalog::{self, Tx, images, jobs, locations, tasks};
+use crate::config::StoreKind;
 use crate::domain::{
     Event, HashAlgo, Hashes, Image, ImageId, Location, Status, TaskStatus, Timestamp,
 };
@@ -18,6 +19,9 @@ use crate::ingest;
 use crate::jobs::LOCK;
 use crate::service::Service;
 use crate::stores;
+
+/// The store of a location that was refused.
+pub(crate) const REFUSED: &str = "os_glance_refused_location_store";
 
 /// An accepted location.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,6 +104,7 @@ impl LocateJob {
             image.size = Some(size);
             image.hashes = hashes;
             image.properties.remove(LOCK);
+            image.properties.remove(REFUSED);
         })
         .await?;
         if computes {
@@ -166,7 +171,15 @@ impl LocateJob {
             && let Some(image) = images::find(&mut tx, &id).await?
             && image.properties.get(LOCK) == Some(&self.task_id)
         {
+            // Glance cannot delete from web servers, so the image goes on naming such a store, and
+            // clients wait for that (tempest's LocationImport). No bytes are ever read from there.
+            let store = svc.stores.get(&self.store);
+            let is_named = store.is_some_and(|store| store.config.kind == StoreKind::Http);
             images::change(&mut tx, &id, image.status, |image| {
+                if is_named {
+                    let store = self.store.clone();
+                    image.properties.insert(REFUSED.into(), store);
+                }
                 // Whoever gave it data meanwhile keeps it.
                 if let Ok(queued) = image.status.apply(Event::ImportFailed) {
                     image.status = queued;

@@ -9,6 +9,7 @@ mod sweep;
 
 pub(crate) use import::{FAILED, IMPORTING, LOCK};
 pub use import::{ImportJob, Source, Token};
+pub(crate) use locate::REFUSED;
 pub use locate::{HashJob, LocateJob};
 pub use runner::work;
 pub use running::Running;

@@ -416,7 +416,13 @@ async fn an_image_lies_where_a_client_says() {
         let said = json!({"os_hash_algo": "sha512", "os_hash_value": value});
         let body = json!({"url": url, "validation_data": said});
         assert_eq!(add(MEMBER, &id, body).await, 202);
-        assert_eq!(h.settled(&id).await["status"], status, "{url}");
+        let image = h.settled(&id).await;
+        assert_eq!(image["status"], status, "{url}");
+        // Of what was refused the store is named, and nothing read.
+        assert_eq!(image["stores"], "web", "{url}");
+        let file = h.get(MEMBER, &format!("/v2/images/{id}/file")).await;
+        let wanted = if status == "active" { 200 } else { 204 };
+        assert_eq!(file.status, wanted, "{url}");
     }
 }
 
@@ -471,6 +477,15 @@ async fn locations_are_patched_where_they_are_shown() {
         json!({"k": "v", "store": "web"})
     );
 
+    let mut noted = at("tiny.raw");
+    noted["metadata"] = json!({"k": "w", "store": "web"});
+    let noted = json!([{"op": "replace", "path": "/locations", "value": [noted]}]);
+    let noted = patch(&h, MEMBER, &id, noted).await.json();
+    assert_eq!(
+        noted["locations"],
+        h.get(MEMBER, &image).await.json()["locations"]
+    );
+    assert_eq!(noted["locations"][0]["metadata"]["k"], "w");
     assert_eq!(status(replaced).await, 200, "the same again");
     assert_eq!(status(add(at("tiny.raw"))).await, 400, "twice");
     assert_eq!(status(add(at("plain.raw"))).await, 200);
@@ -652,12 +667,14 @@ async fn an_image_of_another_service_comes_with_what_describes_it() {
     };
 
     let ours = h.create(MEMBER, &json!({"name": "ours"})).await;
-    assert_eq!(
-        import(&h, MEMBER, &ours, &wish("near", &theirs))
-            .await
-            .status,
-        400
-    );
+    // A region that nobody knows is a failure of the task, and the image waits on.
+    let lost = import(&h, MEMBER, &ours, &wish("near", &theirs)).await;
+    assert_eq!(lost.status, 202);
+    assert_eq!(h.settled(&ours).await["status"], "queued");
+    let tasks = h.get(MEMBER, &format!("/v2/images/{ours}/tasks")).await;
+    let task = &tasks.json()["tasks"][0];
+    assert_eq!(task["status"], "failure");
+    assert_eq!(task["message"], "The region is not known here");
     assert_eq!(
         import(&h, MEMBER, &ours, &wish("far", "x")).await.status,
         400

@@ -239,6 +239,9 @@ pub(in crate::api) async fn update(
             let made = Timestamp(image.updated_at.0 + n);
             rows::insert_active(&mut tx, &image.id, location, made).await?;
         }
+        for location in &moved.changed {
+            rows::set_metadata(&mut tx, location).await?;
+        }
         for id in &moved.removed {
             rows::doom(&mut tx, id).await?;
         }

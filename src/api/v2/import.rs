@@ -240,13 +240,13 @@ impl Method {
                 Source::Web { uri }
             }
             Self::GlanceDownload { region, image } => {
-                let region = region.unwrap_or_default();
-                let endpoint = svc.config.import.glance_regions.get(&region);
-                let endpoint = endpoint.ok_or_else(|| {
-                    Failure::bad(format!("Glance region {region} is not known here"))
-                })?;
-                let endpoint = endpoint.trim_end_matches('/').to_owned();
-                allowed(&endpoint).await?;
+                let regions = &svc.config.import.glance_regions;
+                let endpoint = region.and_then(|region| regions.get(&region));
+                let endpoint = endpoint.map(|url| url.trim_end_matches('/').to_owned());
+                if let Some(endpoint) = &endpoint {
+                    allowed(endpoint).await?;
+                }
+                // As in the reference, the task tells that a region is not known.
                 Source::Glance {
                     endpoint,
                     image: image.unwrap_or_default(),

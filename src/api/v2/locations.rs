@@ -64,7 +64,7 @@ pub(in crate::api) async fn add(
     let store = svc.stores.of_url(url).ok_or_else(|| invalid(url))?;
     svc.fetcher.check(url).await.map_err(|e| {
         tracing::info!(reason = ?e, "a location was refused");
-        invalid(url)
+        Failure::bad(format!("URI for location does not pass filtering: {url}"))
     })?;
     ingest::locate(&svc, &image.id, &store.config.id, url, digest, &ctx).await?;
     Ok(empty(StatusCode::ACCEPTED))

@@ -7,6 +7,7 @@ use super::LocationView;
 use crate::auth::protections::Act;
 use crate::auth::{Context, policy};
 use crate::domain::{Image, Location, Status};
+use crate::jobs::REFUSED;
 use crate::service::Service;
 
 /// An image as a caller sees it. Custom properties stand first, flat beside the others
@@ -38,6 +39,9 @@ impl<'a> ImageView<'a> {
                 stores.push(&location.store);
             }
         }
+        if image.status == Status::Queued {
+            stores.extend(image.properties.get(REFUSED).map(String::as_str));
+        }
         let may_locate = policy::get_image_location(ctx, image).is_ok();
         let api = &svc.config.api;
         let may_see =
@@ -61,7 +65,7 @@ impl<'a> ImageView<'a> {
 }
 
 /// Properties that are for the service alone.
-const HIDDEN: [&str; 2] = ["os_glance_stage_host", "os_glance_hash_op_host"];
+const HIDDEN: [&str; 3] = ["os_glance_stage_host", "os_glance_hash_op_host", REFUSED];
 
 impl Serialize for ImageView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -70,8 +70,8 @@ pub enum Source {
     },
     /// An image of another image service.
     Glance {
-        /// That service's URL, without a slash at its end.
-        endpoint: String,
+        /// That service's URL, without a slash at its end; absent for a region nobody knows.
+        endpoint: Option<String>,
         /// Its id there.
         image: String,
         /// The caller's token, which reads it.

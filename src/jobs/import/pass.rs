@@ -46,6 +46,9 @@ impl ImportJob {
                 image: remote,
                 token,
             } => {
+                let endpoint = endpoint
+                    .as_deref()
+                    .ok_or_else(|| Failure::Final("The region is not known here".into()))?;
                 let url = format!("{endpoint}/v2/images/{remote}");
                 let headers = super::remote::headers(token)?;
                 Origin {
