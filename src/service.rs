@@ -20,6 +20,7 @@ use crate::derive::Derivations;
 use crate::domain::{ImageId, Location};
 use crate::fetch::Fetcher;
 use crate::ingest::Staging;
+use crate::ingest::resumable::Resumables;
 use crate::jobs;
 use crate::notify::{self, Events};
 use crate::quota::Quotas;
@@ -48,6 +49,8 @@ pub struct Service {
     pub staging: Staging,
     /// Images being brought into another form because somebody asks.
     pub derivations: Derivations,
+    /// Where uploads in several requests are put together.
+    pub resumable: Resumables,
     /// Wakes a worker when a job was queued.
     pub wake: Notify,
     /// Has everybody at work look whether their jobs are still wanted.
@@ -127,6 +130,12 @@ impl Service {
         let catalog = catalog.with_events(Events::from_config(&config.notifications));
         let fetcher = Fetcher::new(&config.fetch);
         let stores = Stores::open(&config.stores, &fetcher).context("opening the stores")?;
+        let owner = match catalog.is_shared() {
+            true => Some(host(dir).context("naming this data folder")?),
+            false => None,
+        };
+        let resumable = Resumables::open(&dir.join("uploads"), owner)
+            .context("opening the folder for uploads")?;
         let own = dir.join("staging");
         let shared = config.import.shared_staging.as_ref();
         let staging = Staging::open(shared.unwrap_or(&own), &dir.join("scratch"))
@@ -147,6 +156,7 @@ impl Service {
             fetcher,
             staging,
             derivations,
+            resumable,
             wake: Notify::new(),
             stops: Notify::new(),
             told: Notify::new(),

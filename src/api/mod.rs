@@ -30,6 +30,7 @@ mod query;
 mod range;
 mod router;
 mod schema;
+mod tus;
 mod v2;
 mod versions;
 mod wire;

@@ -101,6 +101,9 @@ impl Kind {
     }
 }
 
+/// An upload that goes on where it was broken off.
+const UPLOAD: &str = "/v2/images/{image}/upload/{upload}";
+
 /// Verb, path, statuses of success, and what comes with them, where the verb alone does not tell.
 const OPERATIONS: &[(&str, &str, &[u16], Kind)] = &[
     (
@@ -117,6 +120,15 @@ const OPERATIONS: &[(&str, &str, &[u16], Kind)] = &[
     ),
     ("PUT", "/v2/images/{image}/file", &[204], Kind::Nothing),
     ("PUT", "/v2/images/{image}/stage", &[204], Kind::Nothing),
+    (
+        "OPTIONS",
+        "/v2/images/{image}/upload",
+        &[204],
+        Kind::Nothing,
+    ),
+    ("POST", "/v2/images/{image}/upload", &[201], Kind::Nothing),
+    ("OPTIONS", UPLOAD, &[204], Kind::Nothing),
+    ("PATCH", UPLOAD, &[204], Kind::Nothing),
     ("POST", "/v2/images/{image}/import", &[202], Kind::Nothing),
     (
         "POST",
@@ -250,6 +262,10 @@ fn body(verb: &str, path: &str, formats: &Formats) -> Option<Value> {
     let schema = match (verb, path) {
         ("PUT", "/v2/images/{image}/file" | "/v2/images/{image}/stage") => {
             let octets = json!({"application/octet-stream": {"schema": {}}});
+            return Some(json!({"required": true, "content": octets}));
+        }
+        ("PATCH", UPLOAD) => {
+            let octets = json!({"application/offset+octet-stream": {"schema": {}}});
             return Some(json!({"required": true, "content": octets}));
         }
         ("PATCH", "/v2/images/{image}") => {

@@ -11,7 +11,7 @@ use axum::routing::{self, MethodRouter};
 use super::error::Failure;
 use super::v2::{
     actions, appliances, cache, data, images, import, info, locations, members, metadefs, schemas,
-    tags, task_events, tasks,
+    tags, task_events, tasks, upload,
 };
 use super::{cors, health, json, middleware, observe, openapi, versions};
 use crate::auth::Identity;
@@ -52,6 +52,18 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
         .at(
             "/v2/appliances/{appliance}/file",
             At::new().get(appliances::download),
+        )
+        .at(
+            "/v2/images/{image}/upload",
+            At::new().options(upload::options).post(upload::create),
+        )
+        .at(
+            "/v2/images/{image}/upload/{upload}",
+            At::new()
+                .options(upload::options)
+                .head(upload::show)
+                .patch(upload::append)
+                .delete(upload::remove),
         )
         .at("/v2/images/{image}/stage", At::new().put(data::stage))
         .at("/v2/images/{image}/import", At::new().post(import::import))
@@ -314,7 +326,9 @@ impl At {
         }
     }
 
-    verbs!(get "GET", post "POST", put "PUT", patch "PATCH", delete "DELETE");
+    verbs!(
+        get "GET", post "POST", put "PUT", patch "PATCH", delete "DELETE", options "OPTIONS"
+    );
 
     /// Takes HEAD too, untold: the reference does not.
     fn head<H: Handler<T, Shared>, T: 'static>(mut self, handler: H) -> Self {

@@ -15,6 +15,7 @@ pub mod metadefs;
 pub mod outbox;
 pub mod purge;
 pub mod query;
+pub mod resumables;
 pub mod staged;
 pub mod tasks;
 pub mod usage;

@@ -227,6 +227,8 @@ pub struct Import {
     pub do_secure_hash: bool,
     /// Hours an ended task is remembered.
     pub task_hours: i64,
+    /// Hours a resumable upload is kept that nobody goes on with.
+    pub upload_hours: i64,
 }
 
 impl Default for Import {
@@ -257,6 +259,7 @@ impl Default for Import {
             hash: HashAlgo::default().name().into(),
             do_secure_hash: true,
             task_hours: 48,
+            upload_hours: 24,
         }
     }
 }

@@ -54,6 +54,15 @@ impl Timestamp {
             .unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
+    /// `Thu, 01 Jan 2026 00:00:00 GMT`, as headers show time.
+    #[must_use]
+    pub fn http_date(self) -> String {
+        let format = format_description!(
+            "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+        );
+        self.moment().format(format).unwrap_or_default()
+    }
+
     /// `2026-01-01T00:00:00.000000`, as tasks show time.
     #[must_use]
     pub fn with_micros(self) -> String {

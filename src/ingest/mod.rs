@@ -8,6 +8,7 @@ mod delete;
 mod import;
 mod intake;
 pub(crate) mod lease;
+pub mod resumable;
 mod stage;
 mod staging;
 mod upload;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::catalog::{self, derivatives, images, jobs, locations, staged, tasks};
 use crate::derive;
 use crate::domain::{Event, ImageId, Status, Timestamp};
-use crate::ingest::{Named, Staging, sweep_doomed};
+use crate::ingest::{Named, Staging, resumable, sweep_doomed};
 use crate::service::Service;
 
 /// How often the sweep looks.
@@ -94,6 +94,7 @@ async fn once(svc: &Arc<Service>, today: Timestamp, leases: Leases) -> catalog::
         end_staging(svc, &id, now).await?;
     }
     super::import::sweep_sets(svc).await?;
+    resumable::sweep(svc, today).await?;
     scrub(svc, today).await?;
     sweep_doomed(svc).await;
     derive::sweep_doomed(svc).await;

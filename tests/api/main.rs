@@ -15,4 +15,5 @@ mod sample;
 mod stories;
 #[path = "../support/mod.rs"]
 mod support;
+mod uploads;
 mod web;

@@ -4,6 +4,7 @@
 mod faults;
 mod imports;
 mod server;
+mod uploads;
 
 use std::io::Write;
 use std::path::Path;

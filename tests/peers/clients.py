@@ -557,6 +557,46 @@ class Conversion(Peers):
         self.assert_nothing_stored(before)
 
 
+class Tus(Peers):
+    """tuspy, a client of tus 1.0, through a kill of the server."""
+
+    SCRIPT = """
+import sys
+from tusclient.client import TusClient
+endpoint, path, url, stop_at = sys.argv[1:]
+client = TusClient(endpoint)
+upload = client.uploader(path, url=url or None, chunk_size=256 << 10, upload_checksum=True)
+upload.upload(stop_at=int(stop_at) or None)
+print(upload.url, upload.offset)
+"""
+
+    def tus(self, server, image, url, stop_at=0):
+        endpoint = f"{server.url}/v2/images/{image}/upload"
+        done = run(VENV / "bin/python", "-c", self.SCRIPT, endpoint, self.raw, url, stop_at)
+        self.assertEqual(done.returncode, 0, f"{done.stdout}{done.stderr}\n{server.said()[-3000:]}")
+        url, offset = done.stdout.split()
+        return url, int(offset)
+
+    def test_an_upload_goes_on_after_a_kill(self):
+        server = Server(self.room.name)
+        self.addCleanup(server.stop)
+        self.server = server
+        image = self.openstack("create", "--disk-format", "raw", "--container-format", "bare", "tus", json_out=True)["id"]
+        url, offset = self.tus(server, image, "", 1 * MIB)
+        self.assertEqual(offset, 1 * MIB)
+        server.process.kill()
+        server.process.wait()
+        again = server.again()
+        self.addCleanup(again.stop)
+        self.server = again
+        url = again.url + url[url.index("/v2/"):]
+        self.assertEqual(self.tus(again, image, url)[1], self.raw.stat().st_size)
+        seen = self.show(image)
+        self.assertEqual(seen["status"], "active")
+        self.assertEqual(seen["checksum"], hashlib.md5(self.raw.read_bytes()).hexdigest())
+        self.assertEqual(again.files("uploads"), [])
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     unittest.main(argv=[sys.argv[0], "-v", *sys.argv[3:]])

@@ -56,22 +56,35 @@ pub(in crate::api) async fn upload(
     let step = Step::Upload(size);
     svc.quotas.check(&svc.catalog, owner, step).await?;
     let body = counted(&svc.metrics, Direction::In, stream(body), |_| {});
+    publish(&svc, &ctx, &image, body, announced, store).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// Makes `body` the image's data, in `store`: converted and injected like an import where uploads
+/// are to be.
+pub(super) async fn publish(
+    svc: &Arc<Service>,
+    ctx: &Context,
+    image: &Image,
+    body: ingest::Body,
+    announced: Announced,
+    store: &str,
+) -> Result<(), ingest::Error> {
     let stores = vec![store.to_owned()];
     let import = &svc.config.import;
-    let form = Form::of(&svc.config, &stores, None).map_err(Failure::bad)?;
+    let form = Form::of(&svc.config, &stores, None).map_err(ingest::Error::NotImported)?;
     if import.convert_on_upload && (form.is_some() || import.decompress) {
         let request = ImportRequest {
             import_req: json!({"method": {"name": "upload"}}),
             stores,
             all_stores_must_succeed: true,
-            inject: injects(&svc, &ctx),
+            inject: injects(svc, ctx),
             ..ImportRequest::default()
         };
-        ingest::upload_converting(&svc, &image.id, body, announced, request, &ctx).await?;
+        ingest::upload_converting(svc, &image.id, body, announced, request, ctx).await
     } else {
-        ingest::upload(&svc, &image.id, body, announced, store).await?;
+        ingest::upload(svc, &image.id, body, announced, store).await
     }
-    Ok(empty(StatusCode::NO_CONTENT))
 }
 
 /// `PUT /v2/images/{id}/stage`
@@ -101,7 +114,7 @@ pub(in crate::api) async fn stage(
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-async fn look_up(svc: &Service, ctx: &Context, id: &str) -> Result<Image, Failure> {
+pub(super) async fn look_up(svc: &Service, ctx: &Context, id: &str) -> Result<Image, Failure> {
     let mut tx = svc.catalog.read().await?;
     must_find(&mut tx, ctx, id).await
 }
@@ -131,7 +144,7 @@ fn announced(headers: &HeaderMap) -> Result<Announced, Failure> {
     Ok(Announced { size, digest })
 }
 
-fn stream(body: Body) -> ingest::Body {
+pub(super) fn stream(body: Body) -> ingest::Body {
     body.into_data_stream().map_err(io::Error::other).boxed()
 }
 

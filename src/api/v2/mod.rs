@@ -15,6 +15,7 @@ pub(super) mod schemas;
 pub(super) mod tags;
 pub(super) mod task_events;
 pub(super) mod tasks;
+pub(super) mod upload;
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
