@@ -120,14 +120,7 @@ const OPERATIONS: &[(&str, &str, &[u16], Kind)] = &[
     ),
     ("PUT", "/v2/images/{image}/file", &[204], Kind::Nothing),
     ("PUT", "/v2/images/{image}/stage", &[204], Kind::Nothing),
-    (
-        "OPTIONS",
-        "/v2/images/{image}/upload",
-        &[204],
-        Kind::Nothing,
-    ),
     ("POST", "/v2/images/{image}/upload", &[201], Kind::Nothing),
-    ("OPTIONS", UPLOAD, &[204], Kind::Nothing),
     ("PATCH", UPLOAD, &[204], Kind::Nothing),
     ("POST", "/v2/images/{image}/import", &[202], Kind::Nothing),
     (

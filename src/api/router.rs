@@ -53,14 +53,10 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
             "/v2/appliances/{appliance}/file",
             At::new().get(appliances::download),
         )
-        .at(
-            "/v2/images/{image}/upload",
-            At::new().options(upload::options).post(upload::create),
-        )
+        .at("/v2/images/{image}/upload", At::new().post(upload::create))
         .at(
             "/v2/images/{image}/upload/{upload}",
             At::new()
-                .options(upload::options)
                 .head(upload::show)
                 .patch(upload::append)
                 .delete(upload::remove),
@@ -327,7 +323,7 @@ impl At {
     }
 
     verbs!(
-        get "GET", post "POST", put "PUT", patch "PATCH", delete "DELETE", options "OPTIONS"
+        get "GET", post "POST", put "PUT", patch "PATCH", delete "DELETE"
     );
 
     /// Takes HEAD too, untold: the reference does not.

@@ -40,6 +40,12 @@ pub(super) fn spoken(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
+/// Whether a path is that of uploads: `/v2/images/{id}/upload`, or of one of them.
+pub(super) fn is_upload(path: &str) -> bool {
+    let mut parts = path.trim_start_matches('/').split('/').skip(1);
+    parts.next() == Some("images") && parts.nth(1) == Some("upload")
+}
+
 /// What we can, for `OPTIONS`.
 pub(super) fn tell_abilities(headers: &mut HeaderMap, max_size: u64) {
     let tell = |name, value| {
@@ -49,6 +55,7 @@ pub(super) fn tell_abilities(headers: &mut HeaderMap, max_size: u64) {
         )
     };
     headers.extend([
+        tell("tus-resumable", VERSION),
         tell("tus-version", VERSION),
         tell("tus-extension", EXTENSIONS),
         tell("tus-checksum-algorithm", ALGORITHMS),

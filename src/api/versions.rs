@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::json::Json;
+use super::tus;
 use super::wire::own_url;
 use crate::service::Service;
 
@@ -65,7 +66,11 @@ pub(super) async fn negotiate(
     // Answered before anybody is asked who they are, as preflights need it (19-limits-errors.http,
     // "OPTIONS").
     if req.method() == Method::OPTIONS {
-        return StatusCode::OK.into_response();
+        let mut response = StatusCode::OK.into_response();
+        if tus::is_upload(req.uri().path()) {
+            tus::tell_abilities(response.headers_mut(), svc.config.quota.image_size_cap);
+        }
+        return response;
     }
     let path = req.uri().path();
     match path {

@@ -25,13 +25,6 @@ use crate::service::Service;
 use crate::telemetry::counted;
 use crate::telemetry::metrics::Direction;
 
-/// `OPTIONS`: what we can.
-pub(in crate::api) async fn options(State(svc): State<Arc<Service>>) -> Result<Response, Failure> {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    tus::tell_abilities(response.headers_mut(), svc.config.quota.image_size_cap);
-    tus::said(Ok(response))
-}
-
 /// `POST /v2/images/{id}/upload`: a new upload, with its first bytes if the client likes.
 pub(in crate::api) async fn create(
     State(svc): State<Arc<Service>>,
@@ -119,6 +112,7 @@ impl Request {
         let mut turns = Vec::new();
         let size = match part {
             Part::Joined => {
+                resumable::are_distinct(&parts)?;
                 for part in &parts {
                     turns.push(svc.resumable.turn(part).await?);
                 }

@@ -214,15 +214,24 @@ pub async fn find(svc: &Service, image: &Image, id: &str) -> Result<Resumable, E
     }
 }
 
+/// Checks that these are some uploads, each named once: nobody takes turns with himself.
+///
+/// # Errors
+/// `Parts`
+pub fn are_distinct(ids: &[String]) -> Result<(), Error> {
+    let different: HashSet<_> = ids.iter().collect();
+    if ids.is_empty() || ids.len() > MAX_UPLOADS || different.len() < ids.len() {
+        return Err(Error::Parts("Name each part once"));
+    }
+    Ok(())
+}
+
 /// The uploads that are to be put together as one, in this order.
 ///
 /// # Errors
 /// `Parts` when one is no part, not complete, or named twice.
 pub async fn parts(svc: &Service, image: &Image, ids: &[String]) -> Result<Vec<Resumable>, Error> {
-    let different: HashSet<_> = ids.iter().collect();
-    if ids.is_empty() || ids.len() > MAX_UPLOADS || different.len() < ids.len() {
-        return Err(Error::Parts("Name each part once"));
-    }
+    are_distinct(ids)?;
     let mut parts = Vec::with_capacity(ids.len());
     for id in ids {
         let part = find(svc, image, id).await?;
