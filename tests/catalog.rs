@@ -940,7 +940,7 @@ async fn an_event_is_a_fact_with_its_fact(scratch: Scratch) {
     insert(&catalog, &told).await;
     let mut tx = catalog.write().await.unwrap();
     images::change(&mut tx, &told.id, Status::Queued, |image| {
-        image.hidden = true
+        image.hidden = true;
     })
     .await
     .unwrap();

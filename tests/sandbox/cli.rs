@@ -192,6 +192,7 @@ fn the_service_s_worker_says_it_too() {
         options: Vec::new(),
         compress: false,
         in_order: None,
+        is_judged: false,
         virtual_size: None,
         sandbox: glint::convert::sandbox::Policy::Auto,
         memory: 1 << 30,
