@@ -185,7 +185,7 @@ mod tests {
     fn blocks_in_any_order_take_a_walk_or_two() {
         let blocks = 5000;
         let len = blocks * BLOCK;
-        let whole = || vec![0..len];
+        let whole = || std::iter::once(0..len).collect::<Vec<_>>();
         assert_eq!(walk(whole(), len, (0..blocks).map(|n| n * BLOCK)), len);
         let back = walk(whole(), len, (0..blocks).rev().map(|n| n * BLOCK));
         assert!(back < 20 * len, "{}", back / len);
