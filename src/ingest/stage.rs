@@ -148,15 +148,16 @@ async fn receive(
         content::check(svc, Some(Arc::new(FileSource::new(file)?)), expected).await?;
     }
     let mut tx = svc.catalog.write().await?;
-    staged::complete(&mut tx, &image.id, &staged)
-        .await
-        .map_err(gone)?;
+    // The image's row before what belongs to it, as everybody locks them.
     let size = staged.size;
     images::change(&mut tx, &image.id, image.status, |image| {
         image.size = Some(size);
     })
     .await
     .map_err(gone)?;
+    staged::complete(&mut tx, &image.id, &staged)
+        .await
+        .map_err(gone)?;
     let task = match then {
         None => None,
         Some((request, ctx)) => {
@@ -270,8 +271,8 @@ async fn unstage(svc: &Arc<Service>, image: &Image) -> Result<PutBack, Error> {
         .flatten()
         .map_err(|e| Error::Internal(e.to_string()))?;
     let mut tx = svc.catalog.write().await?;
-    staged::delete(&mut tx, &image.id).await?;
     let put_back = back_to_queued(&mut tx, image, Event::StageFailed).await?;
+    staged::delete(&mut tx, &image.id).await?;
     tx.commit().await?;
     Ok(put_back)
 }

@@ -167,9 +167,7 @@ impl Upload {
         let store = &self.location.store;
         self.svc.metrics.store(store, Direction::In, data.size);
         let mut tx = self.svc.catalog.write().await?;
-        locations::activate(&mut tx, &self.location.id)
-            .await
-            .map_err(gone)?;
+        // The image's row before its location's, as everybody locks them.
         images::change(&mut tx, &self.image.id, self.image.status, |image| {
             image.status = self.next;
             image.size = Some(data.size);
@@ -178,6 +176,9 @@ impl Upload {
         })
         .await
         .map_err(gone)?;
+        locations::activate(&mut tx, &self.location.id)
+            .await
+            .map_err(gone)?;
         tx.commit().await?;
         tracing::info!(
             image.id = %self.image.id, store.id = self.location.store, size_bytes = data.size,

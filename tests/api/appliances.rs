@@ -58,17 +58,6 @@ async fn import(h: &House, data: &[u8], name: Option<&str>, mut body: Value) -> 
     (id, reply)
 }
 
-fn files(h: &House) -> Vec<String> {
-    let mut found = Vec::new();
-    for folder in ["store1", "staging"] {
-        for entry in fs::read_dir(h.svc.config.data_dir.join(folder)).unwrap() {
-            let name = entry.unwrap().file_name();
-            found.push(format!("{folder}/{}", name.to_string_lossy()));
-        }
-    }
-    found
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_disk_becomes_an_image_and_all_of_them_an_archive_again() {
     let h = House::build().await;
@@ -162,7 +151,7 @@ async fn every_disk_becomes_an_image_and_all_of_them_an_archive_again() {
                 204
             );
         }
-        assert_eq!(files(&h), [""; 0]);
+        assert_eq!(h.files(), [""; 0]);
         assert_eq!(h.get(MEMBER, &target).await.status, 404);
     }
 }
@@ -195,7 +184,7 @@ async fn a_set_is_whole_or_not_at_all() {
     );
     let all = h.get(MEMBER, "/v2/images").await.json();
     assert_eq!(all["images"].as_array().unwrap().len(), 1, "{all:#}");
-    assert_eq!(files(&h), [""; 0]);
+    assert_eq!(h.files(), [""; 0]);
     assert_eq!(
         h.get(MEMBER, &format!("/v2/appliances/{id}")).await.status,
         404

@@ -55,15 +55,6 @@ async fn stored(h: &House, image: &Value) -> Vec<u8> {
     reply.body.to_vec()
 }
 
-/// Files in stores and staging.
-fn files(h: &House) -> usize {
-    let count = |folder| std::fs::read_dir(h.svc.config.data_dir.join(folder)).unwrap();
-    ["store1", "store2", "staging"]
-        .map(|folder| count(folder).count())
-        .iter()
-        .sum()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_says_which_form_an_image_is_stored_in() {
     let h = House::build().await;
@@ -165,7 +156,7 @@ async fn data_with_another_digest_is_refused_and_leaves_nothing() {
     let reply = h.send(MEMBER, "POST", &target, &[], body).await;
     assert_eq!(reply.status, 202);
     assert_eq!(h.settled(&id).await["status"], "queued");
-    assert_eq!(files(&h), 0);
+    assert_eq!(h.files().len(), 0);
 
     let reply = put(&h, &id, "file", &format!("sha256={good}"), &tiny()).await;
     assert_eq!(reply.status, 204, "{}", reply.text());
@@ -219,7 +210,7 @@ async fn a_bomb_is_refused_by_each_way_in() {
         assert_eq!(task["status"], "failure", "{body}");
         let message = task["message"].as_str().unwrap();
         assert!(!message.is_empty(), "{body}");
-        assert_eq!(files(&h), 0, "{body}: {message}");
+        assert_eq!(h.files().len(), 0, "{body}: {message}");
     }
 }
 
@@ -253,6 +244,6 @@ async fn an_upload_is_an_import_where_that_is_configured() {
     assert!(reply.text().contains("truncated"), "{}", reply.text());
     let image = h.get(MEMBER, &format!("/v2/images/{id}")).await.json();
     assert_eq!(image["status"], "queued");
-    assert_eq!(files(&h), 0);
+    assert_eq!(h.files().len(), 0);
     assert_eq!(put(&h, &id, "file", "", &qcow2).await.status, 204);
 }

@@ -238,6 +238,29 @@ impl House {
         .await
     }
 
+    /// The files in stores and staging, as `folder/name`.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for folder in ["store1", "store2", "staging"] {
+            for entry in std::fs::read_dir(self.svc.config.data_dir.join(folder)).unwrap() {
+                let name = entry.unwrap().file_name();
+                found.push(format!("{folder}/{}", name.to_string_lossy()));
+            }
+        }
+        found
+    }
+
+    /// Waits until there are none: who ends a job does not wait for its worker to tidy up.
+    pub(crate) async fn emptied(&self) {
+        for _ in 0..4000 {
+            if self.files().is_empty() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("{:?} stay", self.files());
+    }
+
     /// Waits until what `target` answers is as wanted.
     pub(crate) async fn until(&self, target: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         for _ in 0..4000 {

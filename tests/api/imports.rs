@@ -38,19 +38,6 @@ async fn patch(h: &House, token: &str, id: &str, body: Value) -> Reply {
     h.send(token, "PATCH", &target, &[V21], body).await
 }
 
-/// Names of the blobs in the file stores, and of staged files.
-fn files(h: &House) -> Vec<String> {
-    let data = &h.svc.config.data_dir;
-    let mut found = Vec::new();
-    for folder in ["store1", "store2", "staging"] {
-        for entry in std::fs::read_dir(data.join(folder)).unwrap() {
-            let name = entry.unwrap().file_name();
-            found.push(format!("{folder}/{}", name.to_string_lossy()));
-        }
-    }
-    found
-}
-
 async fn data(h: &House, id: &str) -> Vec<u8> {
     let reply = h.get(MEMBER, &format!("/v2/images/{id}/file")).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -73,7 +60,7 @@ async fn what_is_on_the_web_is_imported() {
         let gone = h.send(MEMBER, "DELETE", &target, &[], None).await;
         assert_eq!(gone.status, 204);
     }
-    assert_eq!(files(&h), [""; 0]);
+    assert_eq!(h.files(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +78,7 @@ async fn a_download_comes_in_parts_where_they_belong_together() {
     let (image, task) = from_web(&h, &h.web.url("changing.raw"), "raw").await;
     assert_eq!(image["status"], "queued");
     assert_eq!(task["message"], "The source changed while it was read");
-    assert_eq!(files(&h).len(), 2, "those of the first two");
+    assert_eq!(h.files().len(), 2, "those of the first two");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +96,8 @@ async fn what_is_stored_as_it_comes_is_not_staged() {
         })
         .await;
     // On its way into both stores at once.
-    let mut folders: Vec<_> = files(&h)
+    let mut folders: Vec<_> = h
+        .files()
         .iter()
         .map(|f| f.split('/').next().unwrap().to_owned())
         .collect();
@@ -120,7 +108,7 @@ async fn what_is_stored_as_it_comes_is_not_staged() {
     let reply = h.send(MEMBER, "POST", &cancel, &[], None).await;
     assert_eq!(reply.status, 202);
     assert_eq!(h.settled(&id).await["status"], "queued");
-    assert_eq!(files(&h), [""; 0]);
+    h.emptied().await;
 
     let id = queued(&h, "raw").await;
     let body = json!({
@@ -150,7 +138,7 @@ async fn what_cannot_be_fetched_leaves_a_queued_image_and_a_reason() {
         assert_eq!(task["status"], "failure", "{name}");
         let message = task["message"].as_str().unwrap();
         assert!(message.contains(why), "{name}: {message}");
-        assert_eq!(files(&h), [""; 0], "{name}");
+        assert_eq!(h.files(), [""; 0], "{name}");
     }
 }
 
@@ -196,7 +184,7 @@ async fn one_import_goes_into_all_stores() {
     let mut stores: Vec<_> = image["stores"].as_str().unwrap().split(',').collect();
     stores.sort_unstable();
     assert_eq!(stores, ["store1", "store2"]);
-    assert_eq!(files(&h).len(), 2);
+    assert_eq!(h.files().len(), 2);
     // Read from the store that is asked for, and from no other.
     for (prefer, status) in [("store2", 200), ("store2,store1", 200), ("nowhere", 400)] {
         let target = format!("/v2/images/{id}/file?prefer={prefer}");
@@ -206,7 +194,7 @@ async fn one_import_goes_into_all_stores() {
     let copy = format!("/v2/stores/store1/{id}");
     let deleted = h.send(ADMIN, "DELETE", &copy, &[], None).await;
     assert_eq!(deleted.status, 204, "{}", deleted.text());
-    assert_eq!(files(&h).len(), 1);
+    assert_eq!(h.files().len(), 1);
     assert!(data(&h, &id).await == tiny());
     assert_eq!(h.send(ADMIN, "DELETE", &copy, &[], None).await.status, 403);
 }
@@ -282,7 +270,7 @@ async fn a_copy_that_is_not_what_it_was_is_none() {
     let h = House::build().await;
     let id = queued(&h, "raw").await;
     assert_eq!(h.upload(MEMBER, &id, &tiny()).await.status, 204);
-    let blob = h.svc.config.data_dir.join(&files(&h)[0]);
+    let blob = h.svc.config.data_dir.join(&h.files()[0]);
     let mut other = tiny();
     other[5] ^= 1;
     std::fs::write(blob, other).unwrap();
@@ -292,7 +280,7 @@ async fn a_copy_that_is_not_what_it_was_is_none() {
     assert_eq!(image["status"], "active");
     assert_eq!(image["stores"], "store1");
     assert_eq!(image["os_glance_failed_import"], "store2");
-    assert_eq!(files(&h).len(), 1);
+    assert_eq!(h.files().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -734,5 +722,5 @@ async fn a_deleted_image_stops_its_download_which_leaves_nothing() {
     let task = format!("/v2/tasks/{}", tasks["tasks"][0]["id"].as_str().unwrap());
     let task = h.until(&task, |task| task["status"] == "failure").await;
     assert_eq!(task["message"], "Image was deleted while it was imported");
-    assert_eq!(files(&h), [""; 0]);
+    assert_eq!(h.files(), [""; 0]);
 }

@@ -6,6 +6,7 @@ import schemathesis
 
 for version in ("2.0", "2.1"):
     schemathesis.serializer.alias(f"application/openstack-images-v{version}-json-patch", "application/json")
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 
 
 @schemathesis.hook

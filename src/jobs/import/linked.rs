@@ -121,9 +121,6 @@ impl ImportJob {
         let now = Timestamp::now();
         let mut tx = svc.catalog.write().await?;
         for (order, ripe) in set.iter().enumerate() {
-            for stored in &ripe.stored {
-                locations::activate(&mut tx, &stored.location.id).await?;
-            }
             self.change(&mut tx, &ripe.image.id, |image| {
                 self.activate(svc, image, &ripe.bytes);
                 plan.describe(order, &first, image, limit);
@@ -131,6 +128,9 @@ impl ImportJob {
                 end_import(image, failed);
             })
             .await?;
+            for stored in &ripe.stored {
+                locations::activate(&mut tx, &stored.location.id).await?;
+            }
             ids.push(ripe.image.id.as_str());
         }
         staged::delete(&mut tx, &first).await?;

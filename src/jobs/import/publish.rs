@@ -144,12 +144,12 @@ impl ImportJob {
         left: &[String],
     ) -> Result<(), Failure> {
         let mut tx = svc.catalog.write().await?;
-        locations::activate(&mut tx, &stored.location.id).await?;
         self.change(&mut tx, image, |image| {
             self.activate(svc, image, bytes);
             show_progress(image, left);
         })
         .await?;
+        locations::activate(&mut tx, &stored.location.id).await?;
         Ok(tx.commit().await?)
     }
 
@@ -164,9 +164,7 @@ impl ImportJob {
     ) -> Result<(), Failure> {
         let now = Timestamp::now();
         let mut tx = svc.catalog.write().await?;
-        for stored in &done {
-            locations::activate(&mut tx, &stored.location.id).await?;
-        }
+        // The image's row before its locations', as everybody locks them.
         let image = self
             .change(&mut tx, id, |image| {
                 self.activate(svc, image, bytes);
@@ -174,6 +172,9 @@ impl ImportJob {
                 end_import(image, failed);
             })
             .await?;
+        for stored in &done {
+            locations::activate(&mut tx, &stored.location.id).await?;
+        }
         staged::delete(&mut tx, id).await?;
         let message = format!("Copied {} MiB", image.size.unwrap_or(0) >> 20);
         let result = json!({ "image_id": id.as_str() }).to_string();
