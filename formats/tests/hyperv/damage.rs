@@ -273,9 +273,10 @@ fn exercise(file: &Patched, format: Format, shelf: &Shelf) -> formats::Result<()
     checked.map(drop)
 }
 
-const MUTATIONS: u64 = 10_000;
+const MUTATIONS: u64 = 2_000;
 
-/// Seeded damage to images of all kinds, checksums made right again in half of them.
+/// Seeded damage to what counts in images of all kinds, checksums made right again in half of them.
+/// (Damage anywhere is what `mutations` does.)
 fn survives_mutations(format: Format, images: Vec<Vec<u8>>, shelf: &Shelf) {
     use rayon::prelude::*;
     let images: Vec<_> = images.into_iter().map(Arc::new).collect();
@@ -345,7 +346,7 @@ fn spots(format: Format, file: &[u8]) -> Vec<(usize, usize)> {
 }
 
 #[test]
-fn survives_ten_thousand_mutations_of_vhd() {
+fn survives_aimed_mutations_of_vhd() {
     let who = child_of("W2ru");
     let guest = small_guest();
     let fixed = base(
@@ -363,7 +364,7 @@ fn survives_ten_thousand_mutations_of_vhd() {
 }
 
 #[test]
-fn survives_ten_thousand_mutations_of_vhdx() {
+fn survives_aimed_mutations_of_vhdx() {
     let mut who = child_of("relative_path");
     who.names.push(("parent_linkage", format!("{{{UUID}}}")));
     let parent = base(
@@ -381,7 +382,7 @@ fn survives_ten_thousand_mutations_of_vhdx() {
 }
 
 #[test]
-fn survives_ten_thousand_mutations_of_vdi() {
+fn survives_aimed_mutations_of_vdi() {
     let guest = small_guest();
     let parent = base(Format::Vdi, &[("uuid", UUID)], &guest);
     let images = vec![
