@@ -24,20 +24,20 @@ pub struct Usage {
 /// # Errors
 /// When the database fails.
 pub async fn of(tx: &mut Tx, project: &str) -> Result<Usage> {
-    let stored = "SELECT CAST(COALESCE(SUM(i.size), 0) AS CHAR(40)) AS n FROM images i \
+    let stored = "SELECT TRIM(CAST(COALESCE(SUM(i.size), 0) AS CHAR(40))) AS n FROM images i \
          JOIN image_locations l ON l.image_id = i.id AND l.state = 'active' \
          WHERE i.owner = ? AND i.deleted_at IS NULL AND i.status <> 'killed'";
-    let staged = "SELECT CAST(COALESCE(SUM(s.size), 0) AS CHAR(40)) AS n FROM images i \
+    let staged = "SELECT TRIM(CAST(COALESCE(SUM(s.size), 0) AS CHAR(40))) AS n FROM images i \
          JOIN staged s ON s.image_id = i.id WHERE i.owner = ? AND i.deleted_at IS NULL";
     let copying = format!(
-        "SELECT CAST(COALESCE(SUM(i.size), 0) AS CHAR(40)) AS n FROM images i \
+        "SELECT TRIM(CAST(COALESCE(SUM(i.size), 0) AS CHAR(40))) AS n FROM images i \
          JOIN image_properties p ON p.image_id = i.id AND p.name = '{IMPORTING}' AND p.value <> '' \
          WHERE i.owner = ? AND i.deleted_at IS NULL AND i.status = 'active'"
     );
-    let images = "SELECT CAST(COUNT(*) AS CHAR(40)) AS n FROM images i \
+    let images = "SELECT TRIM(CAST(COUNT(*) AS CHAR(40))) AS n FROM images i \
          WHERE i.owner = ? AND i.deleted_at IS NULL";
     let uploading = format!(
-        "SELECT CAST(COUNT(*) AS CHAR(40)) AS n FROM images i \
+        "SELECT TRIM(CAST(COUNT(*) AS CHAR(40))) AS n FROM images i \
          WHERE i.owner = ? AND i.deleted_at IS NULL AND \
          (i.status IN ('saving', 'uploading', 'importing') OR EXISTS (SELECT 1 \
           FROM image_properties p WHERE p.image_id = i.id AND p.name = '{IMPORTING}' \
@@ -51,7 +51,8 @@ pub async fn of(tx: &mut Tx, project: &str) -> Result<Usage> {
     })
 }
 
-/// A sum, which is another type of number in each database: it comes as text, padded or not.
+/// A sum, which is another type of number in each database: it comes as text, which the trimming
+/// makes of PostgreSQL's padded characters.
 async fn number(tx: &mut Tx, sql: &str, project: &str) -> Result<u64> {
     let rows = tx.all(sql, args![project]).await?;
     let text = rows
@@ -59,7 +60,6 @@ async fn number(tx: &mut Tx, sql: &str, project: &str) -> Result<u64> {
         .map(|row| row.text("images", "n"))
         .transpose()?;
     text.unwrap_or_else(|| "0".into())
-        .trim()
         .parse()
         .map_err(|_| Error::Corrupt {
             table: "images",

@@ -70,6 +70,9 @@ impl House {
 
     /// With a configuration that `change` has changed.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        // A test that fails shows what the service had to say.
+        let log = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN);
+        let _ = log.with_ansi(false).with_test_writer().try_init();
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::embedded(dir.path().to_owned());
         config.stores = [
@@ -252,13 +255,7 @@ impl House {
 
     /// Waits until there are none: who ends a job does not wait for its worker to tidy up.
     pub(crate) async fn emptied(&self) {
-        for _ in 0..4000 {
-            if self.files().is_empty() {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        panic!("{:?} stay", self.files());
+        eventually(|| self.files().is_empty()).await;
     }
 
     /// Waits until what `target` answers is as wanted.
@@ -272,4 +269,15 @@ impl House {
         }
         panic!("{target} never came to be as wanted");
     }
+}
+
+/// Waits until it is so: for what goes on behind the answers.
+pub(crate) async fn eventually(is_so: impl Fn() -> bool) {
+    for _ in 0..4000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    panic!("it never came to be");
 }

@@ -239,13 +239,14 @@ fn any(ranges: &[Condition]) -> Condition {
 }
 
 /// The sort keys with the tie-breakers `created_at` and `id`, which take the last direction. What
-/// comes behind an id decides nothing and is left out.
+/// decides nothing is left out: a key that was there before, and what comes behind an id.
 fn keys(sort: &[(SortKey, Direction)]) -> Vec<(SortKey, Direction)> {
-    let mut keys = sort.to_vec();
-    let last = keys.last().map_or(Direction::Desc, |(_, d)| *d);
-    for key in [SortKey::CreatedAt, SortKey::Id] {
+    let last = sort.last().map_or(Direction::Desc, |(_, d)| *d);
+    let ties = [(SortKey::CreatedAt, last), (SortKey::Id, last)];
+    let mut keys: Vec<(SortKey, Direction)> = Vec::new();
+    for (key, direction) in sort.iter().copied().chain(ties) {
         if !keys.iter().any(|(k, _)| *k == key) {
-            keys.push((key, last));
+            keys.push((key, direction));
         }
     }
     if let Some(id) = keys.iter().position(|(key, _)| *key == SortKey::Id) {
