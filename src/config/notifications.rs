@@ -92,11 +92,10 @@ impl Notifications {
             }
             other => return Err(format!("{other}:// is not offered (rabbit:// is)")),
         }
-        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (vhost, query) = path.split_once('?').unwrap_or((path, ""));
-        if !query.is_empty() {
-            return Err("options behind the ? are not known here".into());
+        if rest.contains('?') {
+            return Err("options behind a ? are not known here".into());
         }
+        let (hosts, vhost) = rest.split_once('/').unwrap_or((rest, ""));
         let vhost = match decode(vhost)? {
             empty if empty.is_empty() => "/".into(),
             vhost => vhost,
