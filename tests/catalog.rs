@@ -38,6 +38,7 @@ on_every_database!(
     a_purge_forgets_all_but_the_ids,
     two_that_wait_for_each_other_both_get_through,
     pages_are_what_an_oracle_says,
+    whoever_goes_away_leaves_sound_connections,
     an_event_is_a_fact_with_its_fact,
     one_process_at_a_time_sends_events,
     events_are_dropped_by_age_and_number,
@@ -1001,4 +1002,25 @@ async fn events_are_dropped_by_age_and_number(scratch: Scratch) {
     let after = all[4].created_at.plus_seconds(1);
     assert_eq!(outbox::trim(&catalog, after, 3).await.unwrap(), 3);
     assert_eq!(outbox::depth(&catalog).await.unwrap(), 0);
+}
+
+/// As a server does when its client is gone: what was asked for is dropped, wherever it is.
+async fn whoever_goes_away_leaves_sound_connections(s: Scratch) {
+    insert(&s.catalog, &image(1)).await;
+    let everything = everything();
+    for polls in (0..12).cycle().take(240) {
+        let mut asked = Box::pin(list(&s.catalog, &everything));
+        for _ in 0..polls {
+            if futures_util::poll!(&mut asked).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    // As many at once as there are connections, and then some.
+    let seen = (0..16).map(|_| list(&s.catalog, &everything));
+    for images in futures_util::future::join_all(seen).await {
+        assert_eq!(images.len(), 1);
+    }
+    insert(&s.catalog, &image(2)).await;
 }

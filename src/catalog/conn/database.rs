@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use sqlx::AnyConnection;
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::Migrator;
+use tracing::Instrument;
 
 use crate::catalog::Direction;
 
@@ -76,6 +77,20 @@ impl Database {
                 Ok(())
             })
         })
+    }
+
+    /// Does something on a connection, to its end even if whoever waits for it goes away: the
+    /// driver of MySQL loses track of a connection whose call was dropped half-way, which then goes
+    /// back to the pool in a transaction, or waiting for an answer that was read.
+    pub(super) async fn to_its_end<T: Send + 'static>(
+        self,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> sqlx::Result<T> {
+        if self != Self::Mysql {
+            return Ok(call.await);
+        }
+        let spawned = tokio::spawn(call.in_current_span()).await;
+        spawned.map_err(|_| sqlx::Error::WorkerCrashed)
     }
 
     /// Begins a transaction whose reads all see one moment.

@@ -55,11 +55,10 @@ fn meaning(error: &dyn DatabaseError) -> Meaning {
         return match e.number() {
             // Lock wait timeout, deadlock, a row that changed under a snapshot.
             1205 | 1213 | 1020 => Meaning::Contended,
-            // Too many connections (of all, of one user), shutdown, connection killed, query
-            // interrupted, read-only, server gone.
-            1040 | 1203 | 1226 | 1053 | 1927 | 1317 | 1290 | 1836 | 1792 | 2006 | 2013 | 3169 => {
-                Meaning::Away
-            }
+            // Too many connections (of all, of one user), too many prepared statements, shutdown,
+            // connection killed, query interrupted, read-only, server gone.
+            1040 | 1203 | 1461 | 1226 | 1053 | 1927 | 1317 | 1290 | 1836 | 1792 | 2006 | 2013
+            | 3169 => Meaning::Away,
             _ => Meaning::Other,
         };
     }

@@ -175,7 +175,9 @@ impl Catalog {
     async fn begin(&self, statement: &'static str) -> Result<Transaction<'static, Any>> {
         let mut left = self.pool.options().get_max_connections();
         loop {
-            match self.pool.begin_with(statement).await {
+            let pool = self.pool.clone();
+            let begins = async move { pool.begin_with(statement).await };
+            match self.database.to_its_end(begins).await? {
                 Err(e) if left > 0 && fault::is_lost(&e) => left -= 1,
                 begun => return Ok(begun?),
             }

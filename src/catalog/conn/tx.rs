@@ -9,9 +9,10 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
-use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Row as _, Transaction};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::notify::Events;
@@ -26,7 +27,8 @@ const RETRIES: u8 = 5;
 
 /// A transaction.
 pub struct Tx {
-    tx: Transaction<'static, Any>,
+    /// `None` while a call is under way, and for good if whoever waited for it went away.
+    tx: Option<Transaction<'static, Any>>,
     database: Database,
     writes: bool,
     /// What was done so far, to be done again.
@@ -60,7 +62,7 @@ struct Answer {
 impl Tx {
     pub(super) fn reading(tx: Transaction<'static, Any>, database: Database) -> Self {
         Self {
-            tx,
+            tx: Some(tx),
             database,
             writes: false,
             steps: Vec::new(),
@@ -78,7 +80,7 @@ impl Tx {
         writer: Option<OwnedMutexGuard<()>>,
     ) -> Self {
         Self {
-            tx,
+            tx: Some(tx),
             database,
             writes: true,
             steps: Vec::new(),
@@ -100,7 +102,8 @@ impl Tx {
     /// When the database fails. Nothing was changed then, except that a connection lost at this
     /// very moment (`Unavailable`) leaves open whether all of it was.
     pub async fn commit(self) -> Result<()> {
-        self.tx.commit().await?;
+        let tx = self.tx.ok_or(sqlx::Error::WorkerCrashed)?;
+        self.database.to_its_end(tx.commit()).await??;
         if let Some(events) = self.events.filter(|_| self.noted) {
             events.wake();
         }
@@ -171,24 +174,48 @@ impl Tx {
 
     async fn once(&mut self, statement: &Statement) -> Result<Answer> {
         let query = statement.query();
-        Ok(if statement.fetches {
-            Answer {
-                changed: 0,
-                rows: query.fetch_all(&mut *self.tx).await?,
-            }
-        } else {
-            Answer {
-                changed: query.execute(&mut *self.tx).await?.rows_affected(),
-                rows: Vec::new(),
-            }
+        let fetches = statement.fetches;
+        self.call(move |conn| {
+            Box::pin(async move {
+                Ok(if fetches {
+                    Answer {
+                        changed: 0,
+                        rows: query.fetch_all(conn).await?,
+                    }
+                } else {
+                    Answer {
+                        changed: query.execute(conn).await?.rows_affected(),
+                        rows: Vec::new(),
+                    }
+                })
+            })
         })
+        .await
+    }
+
+    /// Has the connection do something.
+    async fn call<T: Send + 'static>(
+        &mut self,
+        call: impl for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>>
+        + Send
+        + 'static,
+    ) -> Result<T> {
+        let mut tx = self.tx.take().ok_or(sqlx::Error::WorkerCrashed)?;
+        let called = async move {
+            let done = call(&mut tx).await;
+            (tx, done)
+        };
+        let (tx, done) = self.database.to_its_end(called).await?;
+        self.tx = Some(tx);
+        Ok(done?)
     }
 
     /// Begins again and does what was done; `cause` is the error where that comes out differently.
     async fn again(&mut self, cause: sqlx::Error) -> Result<()> {
         'anew: loop {
             for statement in ["ROLLBACK", self.database.begin_writing()] {
-                sqlx::raw_sql(statement).execute(&mut *self.tx).await?;
+                self.call(move |conn| Box::pin(sqlx::raw_sql(statement).execute(conn)))
+                    .await?;
             }
             for n in 0..self.steps.len() {
                 let statement = self.steps[n].statement.clone();
