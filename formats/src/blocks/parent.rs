@@ -8,7 +8,7 @@
 //! | `.\base.vhdx`, `./base.vhdx` | `base.vhdx` |
 //! | `..\templates\base.vhdx` | `../templates/base.vhdx` |
 //! | `/vm/base.vhd`, `file:///vm/base.vhd` | `/vm/base.vhd`, `vm/base.vhd`, `base.vhd` |
-//! | `C:\vm\base.vhdx`, `\\server\vm\base.vhdx` | the last two components, `base.vhdx` |
+//! | `C:\vm\base.vhdx`, `\\server\vm\base.vhdx` | its last eight components, its last seven, … `base.vhdx` |
 //!
 //! A relative name keeps its folders, with `/` between them. Those of an absolute one may be of
 //! another machine, of which a part was taken along: so it counts as it is, and what it ends with

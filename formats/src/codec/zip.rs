@@ -236,12 +236,17 @@ impl File {
         };
         let fields = || {
             (le32(&header, 0)? == LOCAL).then_some(())?;
-            let lens = u64::from(le16(&header, 26)?) + u64::from(le16(&header, 28)?);
-            let sizes = [le32(&header, 18)?, le32(&header, 22)?].map(u64::from);
-            let sizes = (le16(&header, 6)? & SIZES_FOLLOW == 0).then_some(sizes);
-            Some((le16(&header, 8)?, lens, sizes))
+            let lens = [le16(&header, 26)?, le16(&header, 28)?].map(usize::from);
+            let local = Self {
+                method: le16(&header, 8)?,
+                compressed: u64::from(le32(&header, 18)?),
+                size: u64::from(le32(&header, 22)?),
+                header_at: 0,
+                ..*self
+            };
+            Some((local, lens, le16(&header, 6)? & SIZES_FOLLOW == 0))
         };
-        let (method, lens, sizes) =
+        let (mut local, [name_len, extra_len], has_sizes) =
             fields().ok_or_else(|| bad(format!("is missing at byte {:#x}", self.header_at)))?;
         if self.method == Self::ENCRYPTED {
             return Err(Error::stream(
@@ -250,25 +255,26 @@ impl File {
                 "the file is encrypted",
             ));
         }
-        if method != self.method {
+        if local.method != self.method {
             return Err(bad(format!(
-                "says method {method}, the directory {}",
-                self.method
+                "says method {}, the directory {}",
+                local.method, self.method
             )));
         }
-        let is_same = |(said, size): (u64, u64)| said == size || said == u64::from(u32::MAX);
-        if let Some(said) = sizes
-            && !said
-                .into_iter()
-                .zip([self.compressed, self.size])
-                .all(is_same)
-        {
-            return Err(bad(format!(
-                "says {} bytes that become {}, the directory {} that become {}",
-                said[0], said[1], self.compressed, self.size
-            )));
+        let extra_at = self.header_at + (LOCAL_LEN + name_len) as u64;
+        if has_sizes {
+            let extra = read_up_to(source, HostOffset(extra_at), extra_len)?;
+            local
+                .take_zip64(&extra)
+                .ok_or_else(|| bad("has a bad zip64 field".into()))?;
+            if (local.compressed, local.size) != (self.compressed, self.size) {
+                return Err(bad(format!(
+                    "says {} bytes that become {}, the directory {} that become {}",
+                    local.compressed, local.size, self.compressed, self.size
+                )));
+            }
         }
-        self.data_at = self.header_at + LOCAL_LEN as u64 + lens;
+        self.data_at = extra_at + extra_len as u64;
         match self.data_at.checked_add(self.compressed) {
             Some(end) if end <= directory_at => Ok(()),
             _ => Err(bad(format!(
@@ -438,6 +444,27 @@ mod tests {
         for field in [18, 22] {
             let mut file = archive(&ONE[1..], CompressionMethod::Stored);
             file[field] ^= 1;
+            let e = inflate(file).unwrap_err();
+            assert!(e.message().contains("the directory"), "{e}");
+        }
+    }
+
+    /// Also where they stand in the field for large files, which a program that streams believes.
+    #[test]
+    fn refuses_large_sizes_that_differ_between_headers() {
+        let mut writer = ::zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .large_file(true);
+        writer.start_file("a", options).unwrap();
+        writer.write_all(&[7; 100]).unwrap();
+        let file = writer.finish().unwrap().into_inner();
+        assert_eq!(inflate(file.clone()).unwrap(), [7; 100]);
+        // Behind the name and the head of the field: both sizes.
+        for field in [LOCAL_LEN + 1 + 4, LOCAL_LEN + 1 + 4 + 8] {
+            let mut file = file.clone();
+            assert_eq!(le64(&file, field), Some(100));
+            file[field] = 4;
             let e = inflate(file).unwrap_err();
             assert!(e.message().contains("the directory"), "{e}");
         }

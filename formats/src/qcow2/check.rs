@@ -303,10 +303,11 @@ impl<'a> Checker<'a> {
                 }
                 let (at, len) = entries::compressed_span(entry, geometry.cluster_bits);
                 let file_len = image.source.len();
-                if (file_len..file_len.next_multiple_of(cluster_size)).contains(&at.0) {
+                // `mark` tells of those that lie further out.
+                let beyond = (at.0 + len).saturating_sub(file_len);
+                if beyond < cluster_size && entries::is_cut(at, len, file_len) {
                     self.report
-                        .corruption(l2.times, || tell("begins at the end of the file"));
-                    continue;
+                        .corruption(l2.times, || tell("reaches past the end of the file"));
                 }
                 self.mark(census, "compressed cluster", at, len, l2.times, Use::Data)?;
                 if !self.report.is_muted {

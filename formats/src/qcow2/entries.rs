@@ -136,6 +136,12 @@ pub(super) const fn compressed_span(entry: u64, cluster_bits: u32) -> (HostOffse
     (HostOffset(at), (more_sectors + 1) * 512 - at % 512)
 }
 
+/// Whether the end of the file cuts off a compressed cluster of `len` bytes at `at`: it may end
+/// anywhere in its last sector, and the file with it.
+pub(super) const fn is_cut(at: HostOffset, len: u64, file_len: u64) -> bool {
+    at.0 >= file_len || at.0 + len > file_len.next_multiple_of(512)
+}
+
 /// The host clusters that an L2 entry names: none, one, or those that compressed bytes touch.
 pub(super) fn freed(entry: u64, geometry: Geometry) -> std::ops::Range<u64> {
     let bits = geometry.cluster_bits;

@@ -3,7 +3,7 @@
 
 use super::bitmaps::Directory;
 use super::counts::refcount;
-use super::entries::{Entries, Mapping, l2_offsets, numbers, past_end};
+use super::entries::{Entries, Mapping, is_cut, l2_offsets, numbers, past_end};
 use super::inspect::{HEAD, NAMES, break_rule};
 use super::layout::{Header, incompatible};
 use super::rules::{self, Broken};
@@ -286,8 +286,6 @@ fn check_l2(
     let start = l1_index as u64 * geometry.l1_span();
     let in_view = region.bytes.len() as u64 / geometry.l2_entry_size() * geometry.cluster_size();
     let end = start.saturating_add(in_view).min(header.virtual_size);
-    // A compressed cluster may end anywhere in its last sector, and the file with it.
-    let last_sector = file_len.next_multiple_of(512);
     let mut at = start;
     while at < end {
         let placed = |(rule, e): Broken| {
@@ -299,7 +297,7 @@ fn check_l2(
         let mapping = entries.mapping(&table, GuestOffset(at)).map_err(placed)?;
         at += match mapping {
             Mapping::Compressed { at: host, len } => {
-                if host.0 + len > last_sector {
+                if is_cut(host, len, file_len) {
                     return Err(placed(past_end(GuestOffset(at), host.0, file_len)));
                 }
                 geometry.cluster_size()

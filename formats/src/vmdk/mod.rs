@@ -46,6 +46,7 @@ mod inspect;
 mod layout;
 mod options;
 mod parse;
+mod reach;
 mod reader;
 mod rules;
 mod sesparse;

@@ -242,6 +242,30 @@ fn damage_is_counted_as_qemu_img_counts() {
     assert!(same > 150 && wrong > 100, "{same} {wrong}");
 }
 
+/// What reading refuses is told, and what is in use is no leak.
+#[test]
+fn compressed_clusters_at_the_end_are_held_against_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("guest.raw"), guest(2 * MIB, 5)).unwrap();
+    let args = ["convert", "-c", "-O", "qcow2", "guest.raw", "sound"];
+    qemu_img(at, &args);
+    let sound = std::fs::read(at.join("sound")).unwrap();
+    let end = sound.len();
+    let mut told = 0;
+    // Within the last sector, beyond it, in another cluster, at the border of one.
+    for len in [end, end - 1, end - 600, end - 5000, end & !0xffff] {
+        std::fs::write(at.join("cut"), &sound[..len]).unwrap();
+        let found = check(&at.join("cut")).unwrap();
+        let is_refused = inspect(&sound[..len]).verdict() != Verdict::Safe;
+        assert_eq!(found.corruptions > 0, is_refused, "{len}: {found:#?}");
+        told += u32::from(is_refused);
+        let leaks = theirs(at, "cut").unwrap()["leaks"].as_u64().unwrap_or(0);
+        assert_eq!(found.leaks, leaks, "{len}: {found:#?}");
+    }
+    assert!(told >= 2, "{told}");
+}
+
 /// Damage that qemu-img counts differently: it takes an L1 entry without an offset to point to
 /// the header, and reads an L2 table from between two clusters.
 fn is_ours_alone(check: &Check) -> bool {
