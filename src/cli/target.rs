@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use formats::container::Wrap;
 use formats::qcow2::Encryption;
 use formats::{CreateOptions, Format, Passphrase};
 
@@ -15,6 +16,26 @@ const ENCRYPT: &str = "encrypt.format";
 
 /// What keys are drawn from.
 pub(super) const CHANCE: &str = "/dev/urandom";
+
+/// How outputs are written.
+#[derive(clap::Args)]
+pub(super) struct Written {
+    /// Options of the output's format; may be repeated
+    #[arg(short, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = pair)]
+    pub(super) options: Vec<(String, String)>,
+
+    /// Passphrase of an image written with -o encrypt.format=luks: all bytes of this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) output_passphrase_file: Option<PathBuf>,
+
+    /// Compress the output
+    #[arg(short)]
+    pub(super) compress: bool,
+
+    /// Compress the whole output file: gz or zst, with a level if wanted, as in zst:19
+    #[arg(long, value_name = "gz|zst[:LEVEL]")]
+    pub(super) wrap: Option<Wrap>,
+}
 
 /// An option as it is typed.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {

@@ -213,6 +213,31 @@ fn resuming_does_again_what_changed_and_nothing_else() {
     assert!(err.contains("the earlier batch was `-O qcow2"), "{err}");
 }
 
+#[test]
+fn what_failed_once_is_still_the_batchs_own() {
+    let room = Room::new();
+    // A folder of outputs may be called anything.
+    for (n, name) in ["image", "output"].iter().enumerate() {
+        room.disk(&format!("in/{name}/a.img"), 1, n as u64);
+    }
+    let flags = "--to qcow2 --out out in";
+    assert_eq!(room.batch(flags).0, 0);
+
+    let input = room.path("in/image/a.img");
+    let sound = fs::read(&input).unwrap();
+    room.qemu("create -q -f raw base 1M");
+    room.qemu("create -q -f qcow2 -b ../../base -F raw in/image/a.img");
+    let (code, report) = room.batch(&format!("--resume {flags}"));
+    assert_eq!(code, 1, "{report}");
+    fs::write(input, sound).unwrap();
+    let (code, report) = room.batch(&format!("--resume {flags}"));
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(
+        statuses(&report),
+        [("image/a.qcow2", "done"), ("output/a.qcow2", "unchanged")]
+    );
+}
+
 /// Starts a batch of disks that take a while, and waits until some of them are done.
 fn begun(room: &Room) -> Child {
     for n in 0..8 {

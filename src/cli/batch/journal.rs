@@ -115,6 +115,11 @@ impl Record {
         (self.input, self.output) = (Some(input), Some(output));
     }
 
+    /// Notes the output that is there although this conversion failed.
+    pub(super) fn keep(&mut self, output: Option<Stamp>) {
+        self.output = output;
+    }
+
     pub(super) fn is_done(&self) -> bool {
         !self.is_begun && self.exit == Exit::Fine as i32
     }

@@ -24,7 +24,6 @@ use std::time::Instant;
 
 use anyhow::Context;
 use formats::Format;
-use formats::container::Wrap;
 use formats::copy::CopyOptions;
 
 use super::convert::Single;
@@ -32,7 +31,7 @@ use super::fence::Fence;
 use super::output::Output;
 use super::permit::Permit;
 use super::{Exit, progress, signals, target, work};
-use journal::{Journal, Record};
+use journal::{Journal, Record, Stamp};
 use one::{Inners, Notes, One};
 use plan::{Image, Plan};
 use report::Report;
@@ -57,21 +56,8 @@ pub(super) struct Args {
     #[arg(short, value_name = "FMT")]
     format: Option<Format>,
 
-    /// Options of the outputs' format; may be repeated
-    #[arg(short, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = target::pair)]
-    options: Vec<(String, String)>,
-
-    /// Passphrase of images written with -o encrypt.format=luks: all bytes of this file
-    #[arg(long, value_name = "FILE")]
-    output_passphrase_file: Option<PathBuf>,
-
-    /// Compress the outputs
-    #[arg(short)]
-    compress: bool,
-
-    /// Compress each output file as a whole: gz or zst, with a level if wanted, as in zst:19
-    #[arg(long, value_name = "gz|zst[:LEVEL]")]
-    wrap: Option<Wrap>,
+    #[command(flatten)]
+    written: target::Written,
 
     /// Threads to work with, of all images together; as many as there are cores unless told
     #[arg(short = 'm', value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
@@ -118,9 +104,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let making = || format!("making {}", args.out.display());
     fs::create_dir_all(&args.out).with_context(making)?;
     let out = fs::canonicalize(&args.out).with_context(making)?;
-    check_request(args, &out)?;
+    check_request(args)?;
     let names = names::Rule {
-        extension: match args.wrap {
+        extension: match args.written.wrap {
             None => args.to.to_string(),
             Some(wrap) => format!("{}.{}", args.to, names::of_wrap(wrap)),
         },
@@ -153,10 +139,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// Checks what would be wrong with every image alike, before any is touched.
-fn check_request(args: &Args, out: &Path) -> anyhow::Result<()> {
+fn check_request(args: &Args) -> anyhow::Result<()> {
     let mut words = output_words(args);
-    words.extend(["--".into(), "image".into(), out.join("image").into()]);
-    Single::parse(&words)?;
+    words.extend(["--", "input", "output"].map(OsString::from));
+    Single::check(&words)?;
     args.permit.means()?;
     Ok(())
 }
@@ -167,16 +153,16 @@ fn output_words(args: &Args) -> Vec<OsString> {
     if let Some(format) = args.format {
         words.extend(["-f".into(), format.to_string().into()]);
     }
-    for (key, value) in &args.options {
+    for (key, value) in &args.written.options {
         words.extend(["-o".into(), format!("{key}={value}").into()]);
     }
-    if args.compress {
+    if args.written.compress {
         words.push("-c".into());
     }
-    if let Some(wrap) = args.wrap {
+    if let Some(wrap) = args.written.wrap {
         words.push(format!("--wrap={}", names::typed(wrap)).into());
     }
-    if let Some(file) = &args.output_passphrase_file {
+    if let Some(file) = &args.written.output_passphrase_file {
         words.extend(["--output-passphrase-file".into(), file.into()]);
     }
     words
@@ -273,9 +259,13 @@ impl Batch<'_> {
             }
         };
         lock(&self.journal).append(&Record::begun(image))?;
-        let Some(record) = one.convert(&to, &work, threads, &self.inners, reached) else {
+        let Some(mut record) = one.convert(&to, &work, threads, &self.inners, reached) else {
             return Ok(None);
         };
+        if is_ours && !record.is_done() {
+            // What an earlier run wrote stays this batch's, to be replaced when it goes well.
+            record.keep(Stamp::of(&to).ok());
+        }
         lock(&self.journal).append(&record).map(Some)
     }
 }

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use formats::container::Wrap;
 use formats::copy::{CopyOptions, Progress};
 use formats::inspect::Finding;
 use formats::{Disk, ErrorKind, FileSource, Format};
@@ -53,21 +52,8 @@ pub(super) struct Args {
     #[arg(short = 'O', value_name = "FMT")]
     output_format: Format,
 
-    /// Options of the output's format; may be repeated
-    #[arg(short, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = target::pair)]
-    options: Vec<(String, String)>,
-
-    /// Passphrase of an image written with -o encrypt.format=luks: all bytes of this file
-    #[arg(long, value_name = "FILE")]
-    output_passphrase_file: Option<PathBuf>,
-
-    /// Compress the output
-    #[arg(short)]
-    compress: bool,
-
-    /// Compress the whole output file: gz or zst, with a level if wanted, as in zst:19
-    #[arg(long, value_name = "gz|zst[:LEVEL]")]
-    wrap: Option<Wrap>,
+    #[command(flatten)]
+    written: target::Written,
 
     /// Threads to work with, as many as there are cores unless told; fewer do where a dense
     /// compression would take more than 256 MiB of memory
@@ -227,7 +213,7 @@ fn confined(args: &Args, apart: Option<PathBuf>) -> anyhow::Result<Done> {
         let mut named = args
             .permit
             .named(args.from.iter().map(AsRef::as_ref).collect());
-        if let Some(file) = &args.output_passphrase_file {
+        if let Some(file) = &args.written.output_passphrase_file {
             named
                 .files
                 .extend([file.as_path(), target::CHANCE.as_ref()]);

@@ -26,14 +26,17 @@ impl Single {
     /// # Errors
     /// What is wrong with the request, or with the folder that the output is to lie in.
     pub(in crate::cli) fn parse(words: &[OsString]) -> anyhow::Result<Self> {
-        let command = Args::augment_args(clap::Command::new("convert")).no_binary_name(true);
-        let args = Args::from_arg_matches(&command.try_get_matches_from(words)?)?;
-        let what = What::parse(&args)?;
-        if what.is_split() {
-            bail!("an image in several files is written by `convert`, one at a time");
-        }
+        let (args, what) = asked(words)?;
         let place = Place::new(&args.to, None)?;
         Ok(Self { what, place })
+    }
+
+    /// Whether `words` ask for a conversion at all, wherever its output is to lie.
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    pub(in crate::cli) fn check(words: &[OsString]) -> anyhow::Result<()> {
+        asked(words).map(drop)
     }
 
     /// Gives what an inner process made in `folder` its name, once it is durable.
@@ -57,4 +60,14 @@ impl Single {
         self.place.take_over(folder, parts)?;
         Ok(done)
     }
+}
+
+fn asked(words: &[OsString]) -> anyhow::Result<(Args, What)> {
+    let command = Args::augment_args(clap::Command::new("convert")).no_binary_name(true);
+    let args = Args::from_arg_matches(&command.try_get_matches_from(words)?)?;
+    let what = What::parse(&args)?;
+    if what.is_split() {
+        bail!("an image in several files is written by `convert`, one at a time");
+    }
+    Ok((args, what))
 }

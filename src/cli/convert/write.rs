@@ -28,11 +28,11 @@ impl What {
         if args.output_format != Format::Ova && args.from.len() > 1 {
             bail!("{} holds one disk, not several", args.output_format);
         }
-        let passphrase = args.output_passphrase_file.as_deref();
+        let passphrase = args.written.output_passphrase_file.as_deref();
         let kind = match args.output_format {
             Format::Ova if passphrase.is_some() => bail!("ova is not written encrypted: qcow2 is"),
             Format::Ova => {
-                let mut pairs = args.options.clone();
+                let mut pairs = args.written.options.clone();
                 // A machine without a name is called as its file.
                 let stem = args.to.file_stem().map(|stem| stem.to_string_lossy());
                 let stem = stem.unwrap_or_default();
@@ -44,8 +44,8 @@ impl What {
             }
             format => Kind::Image(target::options(
                 format,
-                &args.options,
-                args.compress,
+                &args.written.options,
+                args.written.compress,
                 passphrase,
             )?),
         };
@@ -54,19 +54,19 @@ impl What {
         {
             bail!("an image in several files cannot be written to standard output");
         }
-        if let (Kind::Image(options), Some(_)) = (&kind, args.wrap)
+        if let (Kind::Image(options), Some(_)) = (&kind, args.written.wrap)
             && options.is_split()
         {
             bail!("--wrap compresses one file: this image is several");
         }
-        if let (Kind::Image(CreateOptions::Raw(options)), Some(_)) = (&kind, args.wrap)
+        if let (Kind::Image(CreateOptions::Raw(options)), Some(_)) = (&kind, args.written.wrap)
             && options.preallocation != raw::Preallocation::Off
         {
             bail!("--wrap leaves no room to preallocate");
         }
         Ok(Self {
             kind,
-            wrap: args.wrap,
+            wrap: args.written.wrap,
         })
     }
 

@@ -1,7 +1,6 @@
 //! The program as people and scripts meet it: arguments in, files, text and exit codes out.
 //! qemu-img makes images and judges what comes out.
 
-#[path = "cli/access.rs"]
 mod access;
 
 use std::fs;
