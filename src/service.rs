@@ -68,7 +68,7 @@ pub struct Service {
     pub host: Option<String>,
     /// The data folder (an embedded catalog, what requests stage) has one owner: held for as long as
     /// we run.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 /// What a process is for.
@@ -164,7 +164,7 @@ impl Service {
             running: jobs::Running::default(),
             metrics: Arc::default(),
             host,
-            _lock: lock,
+            lock,
         });
         jobs::recover(&service)
             .await
@@ -199,6 +199,12 @@ impl Service {
     pub async fn stop_background(self: &Arc<Self>, mut tasks: JoinSet<()>) {
         tasks.shutdown().await;
         self.running.give_back(&self.catalog).await;
+    }
+
+    /// Whether the data folder is ours alone; a worker beside the server of the folder is a guest.
+    #[must_use]
+    pub const fn owns_data(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// Jobs worked on at once.
@@ -251,8 +257,14 @@ fn host(dir: &Path) -> io::Result<String> {
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(name.as_bytes())?;
     file.as_file().sync_all()?;
-    file.persist(&path)?;
-    sync_dir(dir)?;
+    match file.persist_noclobber(&path) {
+        Ok(_) => sync_dir(dir)?,
+        // A server and a worker that begin together have one name.
+        Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {
+            return fs::read_to_string(&path);
+        }
+        Err(e) => return Err(e.error),
+    }
     Ok(name)
 }
 

@@ -160,13 +160,14 @@ pub async fn evict(tx: &mut Tx, limit: u64) -> Result<()> {
     Ok(())
 }
 
-/// Doomed ones, at most `limit`.
+/// Doomed ones with ids behind `after`, in their order, at most `limit`.
 ///
 /// # Errors
 /// When the database fails or a row is corrupt.
-pub async fn doomed(tx: &mut Tx, limit: u32) -> Result<Vec<Location>> {
-    let sql = "SELECT id, store, url, size, used_at FROM derivatives WHERE state = ? LIMIT ?";
-    let args = args![LocationState::Doomed.name(), i64::from(limit)];
+pub async fn doomed(tx: &mut Tx, after: &str, limit: u32) -> Result<Vec<Location>> {
+    let sql = "SELECT id, store, url, size, used_at FROM derivatives \
+         WHERE state = ? AND id > ? ORDER BY id LIMIT ?";
+    let args = args![LocationState::Doomed.name(), after, i64::from(limit)];
     let rows = tx.all(sql, args).await?;
     rows.iter().map(|row| Ok(from_row(row)?.location)).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::conn::{Row, args, marks, size_arg};
 use super::{Error, Result, Tx};
-use crate::domain::{ImageId, Resumable, Timestamp};
+use crate::domain::{ImageId, Part, Resumable, Timestamp};
 
 const TABLE: &str = "resumable_uploads";
 const COLUMNS: &str = "id, image_id, owner, host, store, part, size, received, done, metadata, \
@@ -104,8 +104,10 @@ pub async fn delete(tx: &mut Tx, ids: &[String]) -> Result<()> {
 /// # Errors
 /// When the database fails.
 pub async fn count(tx: &mut Tx, image: &ImageId) -> Result<usize> {
-    let sql = "SELECT id FROM resumable_uploads WHERE image_id = ? AND done = 0";
-    Ok(tx.all(sql, args![image.as_str()]).await?.len())
+    let sql = "SELECT COUNT(*) AS uploads FROM resumable_uploads WHERE image_id = ? AND done = 0";
+    let row = tx.first(sql, args![image.as_str()]).await?;
+    let count = row.map_or(Ok(0), |row| row.int(TABLE, "uploads"))?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// Bytes that the uploads of a project that are not done will have. Joined ones are those of their
@@ -114,29 +116,44 @@ pub async fn count(tx: &mut Tx, image: &ImageId) -> Result<usize> {
 /// # Errors
 /// When the database fails or a row is corrupt.
 pub async fn pending(tx: &mut Tx, owner: &str) -> Result<u64> {
-    let sql = "SELECT id, size FROM resumable_uploads WHERE owner = ? AND done = 0";
+    let sql = "SELECT id, size FROM resumable_uploads \
+         WHERE owner = ? AND done = 0 AND part <> ?";
     let mut sum = 0_u64;
-    for row in tx.all(sql, args![owner]).await? {
+    for row in tx.all(sql, args![owner, Part::Joined.name()]).await? {
         sum = sum.saturating_add(row.opt_size(TABLE, "size")?.unwrap_or(0));
     }
     Ok(sum)
 }
 
-/// At most `limit` uploads at this host that are over before `now`, or whose image is deleted.
+/// What makes an upload one that is over: `?` is now.
+const OVER: &str =
+    "(expires_at < ? OR image_id IN (SELECT id FROM images WHERE deleted_at IS NOT NULL))";
+
+/// At most `limit` uploads that are over before `now`, or whose image is deleted: at any host, for
+/// one that is gone forgets nothing. Files without a row are removed where they lie.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn over(
-    tx: &mut Tx,
-    host: Option<&str>,
-    now: Timestamp,
-    limit: u32,
-) -> Result<Vec<String>> {
-    let sql = "SELECT id FROM resumable_uploads WHERE (host IS NULL OR host = ?) AND \
-         (expires_at < ? OR image_id IN (SELECT id FROM images WHERE deleted_at IS NOT NULL)) \
-         LIMIT ?";
-    let host = host.map(str::to_owned);
-    ids(&tx.all(sql, args![host, now.0, i64::from(limit)]).await?)
+pub async fn over(tx: &mut Tx, now: Timestamp, limit: u32) -> Result<Vec<String>> {
+    let sql = format!("SELECT id FROM resumable_uploads WHERE {OVER} LIMIT ?");
+    ids(&tx.all(sql, args![now.0, i64::from(limit)]).await?)
+}
+
+/// Forgets these uploads, but those that somebody went on with meanwhile.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_over(tx: &mut Tx, ids: &[String], now: Timestamp) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "DELETE FROM {TABLE} WHERE id IN ({}) AND {OVER}",
+        marks(ids.len())
+    );
+    let ids = ids.iter().map(|id| id.as_str().into());
+    tx.run(sql, ids.chain(args![now.0]).collect()).await?;
+    Ok(())
 }
 
 /// Of these uploads, those that have bytes.

@@ -91,17 +91,21 @@ pub(super) async fn put(svc: &Arc<Service>, order: &Order, file: NamedTempFile, 
     let location = svc.new_location(&order.images[0].id, store);
     if let Err(e) = try_put(svc, order, store, key, &location, file, size).await {
         tracing::warn!(store.id = store.config.id, error = %e, "a derivative could not be kept");
-        let doomed = async {
-            let mut tx = svc.catalog.write().await?;
-            derivatives::doom(&mut tx, &location.id).await?;
-            tx.commit().await
-        };
-        if let Err(e) = doomed.await {
-            // Its lease ends.
-            tracing::warn!(error = %e, "what is left of a derivative waits for the sweep");
-        }
+        forget(svc, &location).await;
     }
     sweep_doomed(svc).await;
+}
+
+/// Has what is left of a derivative removed by the next sweep.
+pub(super) async fn forget(svc: &Service, location: &Location) {
+    let doomed = async {
+        let mut tx = svc.catalog.write().await?;
+        derivatives::doom(&mut tx, &location.id).await?;
+        tx.commit().await
+    };
+    if let Err(e) = doomed.await {
+        tracing::warn!(error = %e, "a derivative could not be given up yet");
+    }
 }
 
 async fn try_put(
@@ -143,24 +147,35 @@ async fn try_put(
 pub async fn sweep_doomed(svc: &Arc<Service>) {
     const BATCH: u32 = 1000;
     let swept = async {
-        let mut tx = svc.catalog.read().await?;
-        let doomed = derivatives::doomed(&mut tx, BATCH).await?;
-        drop(tx);
-        for location in doomed {
-            let Some(store) = svc.stores.get(&location.store) else {
-                continue;
+        let mut after = String::new();
+        loop {
+            let mut tx = svc.catalog.read().await?;
+            let doomed = derivatives::doomed(&mut tx, &after, BATCH).await?;
+            drop(tx);
+            let Some(last) = doomed.last() else {
+                return Ok::<_, catalog::Error>(());
             };
-            if let Err(e) = store.blobs.delete(&location.url).await {
-                tracing::warn!(store.id = location.store, error = %e, "a doomed derivative could not be removed yet");
-                continue;
+            after.clone_from(&last.id);
+            for location in doomed {
+                remove(svc, &location).await?;
             }
-            let mut tx = svc.catalog.write().await?;
-            derivatives::forget(&mut tx, &location.id).await?;
-            tx.commit().await?;
         }
-        Ok::<_, catalog::Error>(())
     };
     if let Err(e) = swept.await {
         tracing::warn!(error = %e, "doomed derivatives could not be swept");
     }
+}
+
+/// Removes one; what fails stays doomed.
+async fn remove(svc: &Service, location: &Location) -> catalog::Result<()> {
+    let Some(store) = svc.stores.get(&location.store) else {
+        return Ok(());
+    };
+    if let Err(e) = store.blobs.delete(&location.url).await {
+        tracing::warn!(store.id = location.store, error = %e, "a doomed derivative could not be removed yet");
+        return Ok(());
+    }
+    let mut tx = svc.catalog.write().await?;
+    derivatives::forget(&mut tx, &location.id).await?;
+    tx.commit().await
 }

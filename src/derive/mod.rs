@@ -208,8 +208,11 @@ impl Derivation {
             How::Piped => return pipe::read(svc, &self.order, range).await,
             How::Kept(kept) => match keep::read(svc, &kept, range.clone()).await {
                 Ok(body) => return Ok(body),
-                // It was dropped meanwhile, to make room.
-                Err(stores::Error::NotFound) => shared::join(svc, &self.order)?,
+                // It was dropped meanwhile, to make room, or is lost.
+                Err(stores::Error::NotFound) => {
+                    keep::forget(svc, &kept.location).await;
+                    shared::join(svc, &self.order)?
+                }
                 Err(e) => return Err(e.into()),
             },
             How::Shared(running) => running,

@@ -5,11 +5,12 @@ use std::io;
 use std::ops::Range;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::process::ChildStdout;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::codec::{BytesCodec, FramedRead};
 
@@ -20,6 +21,8 @@ use crate::ingest::Body;
 use crate::service::Service;
 use crate::telemetry::Stage;
 
+/// How long a client may take nothing of what is there: others wait for its turn.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of the pipe, and of a piece at most.
 const ROOM: usize = 1 << 20;
 
@@ -45,11 +48,19 @@ pub(super) async fn read(
     // As large as it may be: fewer changes between the processes.
     let _ = rustix::pipe::fcntl_setpipe_size(&output, ROOM);
     let stage = svc.metrics.stage(Stage::Convert);
+    let (reads, mut seen) = watch::channel(true);
     let ended = tokio::spawn(async move {
         let _stage = stage;
-        worker.finish(|_, _| {}).await
+        tokio::select! {
+            done = worker.finish(|_, _| {}) => done,
+            () = left_alone(&mut seen) => {
+                let sentence = "nobody read on for a minute".to_owned();
+                Err(convert::Error::Ours(sentence))
+            }
+        }
     });
     let mut piped = Piped {
+        reads,
         abort: ended.abort_handle(),
         output: FramedRead::with_capacity(output, BytesCodec::new(), ROOM),
         ended: Some(ended),
@@ -64,8 +75,24 @@ pub(super) async fn read(
     Ok(stream::iter(first.map(Ok)).chain(rest).boxed())
 }
 
+/// Returns when nobody has read for too long.
+async fn left_alone(reads: &mut watch::Receiver<bool>) {
+    loop {
+        if reads.wait_for(|reads| !reads).await.is_err() {
+            // Whoever read is gone, and ends us.
+            return std::future::pending().await;
+        }
+        let again = tokio::time::timeout(PATIENCE, reads.wait_for(|reads| *reads)).await;
+        if again.is_err() {
+            return;
+        }
+    }
+}
+
 /// A worker's output. Dropped, it takes the worker with it.
 struct Piped {
+    /// Whether somebody waits for the next piece.
+    reads: watch::Sender<bool>,
     output: FramedRead<ChildStdout, BytesCodec>,
     ended: Option<JoinHandle<Result<u64, convert::Error>>>,
     abort: AbortHandle,
@@ -81,7 +108,10 @@ impl Piped {
         if self.left == 0 {
             return Ok(None);
         }
-        if let Some(piece) = self.output.next().await {
+        self.reads.send_replace(true);
+        let piece = self.output.next().await;
+        self.reads.send_replace(false);
+        if let Some(piece) = piece {
             let mut piece = piece.map_err(ours)?;
             piece.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
             self.left -= piece.len() as u64;

@@ -33,6 +33,8 @@ pub(super) struct Running {
     file: Arc<File>,
     state: watch::Receiver<State>,
     task: AbortHandle,
+    /// Until nobody reads its file any more, or who does not read on could fill the disk.
+    _permit: OwnedSemaphorePermit,
 }
 
 #[derive(Clone, Debug)]
@@ -75,27 +77,22 @@ fn begin(svc: &Arc<Service>, order: &Order) -> Result<Arc<Running>, Error> {
     let file = svc.staging.derived().map_err(ours)?;
     let reading = file.as_file().try_clone().map_err(ours)?;
     let (tell, state) = watch::channel(State::Written(0));
-    let task = tokio::spawn(run(svc.clone(), order.clone(), file, permit, tell));
+    let task = tokio::spawn(run(svc.clone(), order.clone(), file, tell));
     Ok(Arc::new(Running {
         file: Arc::new(reading),
         state,
         task: task.abort_handle(),
+        _permit: permit,
     }))
 }
 
-async fn run(
-    svc: Arc<Service>,
-    order: Order,
-    file: NamedTempFile,
-    permit: OwnedSemaphorePermit,
-    tell: watch::Sender<State>,
-) {
+async fn run(svc: Arc<Service>, order: Order, file: NamedTempFile, tell: watch::Sender<State>) {
     let stage = svc.metrics.stage(Stage::Convert);
     let made = match order.wish.ova() {
         Some(options) => ova::write(&svc, &order, options, file.as_file()).await,
         None => convert(&svc, &order, file.as_file(), &tell).await,
     };
-    drop((permit, stage));
+    drop(stage);
     let size = match made {
         Ok(size) => size,
         Err(e) => {

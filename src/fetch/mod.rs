@@ -171,7 +171,8 @@ impl Fetcher {
         if start > 0 || end.is_some() {
             asked.insert(RANGE, range_header(start, end));
         }
-        let (response, url) = self.ask(Method::GET, url, &asked).await?;
+        let (response, at) = self.ask(Method::GET, url, &asked).await?;
+        let (headers, url) = (&for_origin(headers, url, &at), at);
         let skip = match response.status() {
             StatusCode::PARTIAL_CONTENT if starts_at(&response, start) => 0,
             StatusCode::PARTIAL_CONTENT => return Err(Error::Status(206)),
@@ -251,6 +252,16 @@ impl Fetcher {
         }
         Err(Error::Redirects)
     }
+}
+
+/// The headers to go on with at `at`, where asking for `asked` led: what was meant for one server is
+/// not shown to another.
+fn for_origin(headers: &HeaderMap, asked: &str, at: &Url) -> HeaderMap {
+    let mut headers = headers.clone();
+    if !Url::parse(asked).is_ok_and(|asked| asked.origin() == at.origin()) {
+        headers.remove("x-auth-token");
+    }
+    headers
 }
 
 /// A body on its way, taken up again when it breaks off.
@@ -409,4 +420,26 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = e.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_on_only_to_where_it_was_meant_for() {
+        let token = HeaderValue::from_static("secret");
+        let headers = HeaderMap::from_iter([("x-auth-token".parse().unwrap(), token)]);
+        let asked = "https://images.example/v2/images/1/file";
+        for (at, is_shown) in [
+            (asked, true),
+            ("https://images.example/elsewhere", true),
+            ("https://images.example:8443/v2", false),
+            ("http://images.example/v2", false),
+            ("https://store.example/1", false),
+        ] {
+            let shown = for_origin(&headers, asked, &Url::parse(at).unwrap());
+            assert_eq!(shown.contains_key("x-auth-token"), is_shown, "{at}");
+        }
+    }
 }

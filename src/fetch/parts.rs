@@ -9,7 +9,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::header::{ACCEPT_RANGES, HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};
 
-use super::{Answer, Error, Fetcher, header_length, range_header, same_rest, strong_etag};
+use super::{
+    Answer, Error, Fetcher, for_origin, header_length, range_header, same_rest, strong_etag,
+};
 use crate::stores::Bytestream;
 
 impl Fetcher {
@@ -20,7 +22,8 @@ impl Fetcher {
     /// [`Error`]; once the body flows, errors are its own: [`Changed`](super::Changed) where the
     /// source did.
     pub async fn download(&self, url: &str, headers: &HeaderMap) -> Result<Answer, Error> {
-        let (response, url) = self.ask(Method::GET, url, headers).await?;
+        let (response, at) = self.ask(Method::GET, url, headers).await?;
+        let (headers, url) = (&for_origin(headers, url, &at), at);
         let length = header_length(&response);
         let part = self.rules.part_size.max(1);
         let etag = self.proof(&response);

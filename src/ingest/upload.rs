@@ -173,6 +173,7 @@ impl Upload {
             image.size = Some(data.size);
             image.virtual_size = data.virtual_size;
             image.hashes = Some(data.hashes);
+            image.locations.push(self.location.clone());
         })
         .await
         .map_err(gone)?;
@@ -211,14 +212,11 @@ impl Upload {
         let _stage = self.svc.metrics.stage(Stage::Judge);
         let (mut inspection, staged) =
             intake::judge(received.inspectors, writer, self.svc.limits()).await?;
-        if let Some(expected) = self.announced.of_content() {
-            content::check(&self.svc, staged.clone(), expected).await?;
-        }
         // What is in an archive can only be told from the whole of it.
         if self.container != "bare"
-            && let Some(source) = staged
+            && let Some(source) = &staged
         {
-            inspection = describe(&self.svc, source, Look::Beginning).await?;
+            inspection = describe(&self.svc, source.clone(), Look::Beginning).await?;
         }
         let virtual_size = verdict::judge(
             &inspection,
@@ -227,6 +225,10 @@ impl Upload {
             &self.svc.config.formats,
         )
         .map_err(|reason| Error::Refused { reason })?;
+        // Last, for it may have to inflate all of it.
+        if let Some(expected) = self.announced.of_content() {
+            content::check(&self.svc, staged, expected).await?;
+        }
         if let Some(doubt) = verdict::doubt(&inspection, &self.disk) {
             tracing::warn!(image.id = %self.image.id, "{doubt}");
         }
@@ -249,8 +251,8 @@ impl Upload {
 
     async fn try_undo(&self, failed: &Error) -> Result<PutBack, Error> {
         let mut tx = self.svc.catalog.write().await?;
-        locations::doom(&mut tx, &self.location.id).await?;
         let put_back = back_to_queued(&mut tx, &self.image, Event::UploadFailed).await?;
+        locations::doom(&mut tx, &self.location.id).await?;
         let told = || format!("The upload of image {} failed: {failed}", self.image.id).into();
         outbox::note_as(&mut tx, Priority::Error, "image.upload", told).await?;
         tx.commit().await?;

@@ -153,6 +153,11 @@ impl LocateJob {
         why: &Why,
     ) -> catalog::Result<()> {
         let mut tx = svc.catalog.write().await?;
+        // The image's row is locked before what belongs to it, as everybody does.
+        let image = match self.id() {
+            Ok(id) => images::find(&mut tx, &id).await?,
+            Err(_) => None,
+        };
         jobs::finish(&mut tx, job).await?;
         let now = Timestamp::now();
         let expires = now.plus_seconds(svc.config.import.task_hours * 3600);
@@ -167,15 +172,14 @@ impl LocateJob {
             expires,
         )
         .await?;
-        if let Ok(id) = self.id()
-            && let Some(image) = images::find(&mut tx, &id).await?
+        if let Some(image) = image
             && image.properties.get(LOCK) == Some(&self.task_id)
         {
             // Glance cannot delete from web servers, so the image goes on naming such a store, and
             // clients wait for that (tempest's LocationImport). No bytes are ever read from there.
             let store = svc.stores.get(&self.store);
             let is_named = store.is_some_and(|store| store.config.kind == StoreKind::Http);
-            images::change(&mut tx, &id, image.status, |image| {
+            images::change(&mut tx, &image.id, image.status, |image| {
                 if is_named {
                     let store = self.store.clone();
                     image.properties.insert(REFUSED.into(), store);
@@ -237,11 +241,11 @@ impl HashJob {
         let (store, url) = (&location.store, &location.url);
         let hashes = digest(svc, store, url, size, algo.name(), meter).await?;
         let mut tx = svc.catalog.write().await?;
-        jobs::finish(&mut tx, job).await?;
         images::change(&mut tx, &image.id, image.status, |image| {
             image.hashes.get_or_insert(hashes);
         })
         .await?;
+        jobs::finish(&mut tx, job).await?;
         Ok(tx.commit().await?)
     }
 

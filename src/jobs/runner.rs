@@ -192,9 +192,9 @@ async fn attempt(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalo
             let run_at = now.plus_seconds(wait);
             let sentence = format!("{}: tried again in {wait} s", e.text);
             let processing = TaskStatus::Processing;
+            work.reset(&mut tx).await?;
             tasks::progress(&mut tx, &job.id, processing, &sentence, now).await?;
             jobs::retry(&mut tx, job, &e.text, run_at).await?;
-            work.reset(&mut tx).await?;
             tx.commit().await
         }
         Err(Failure::Transient(e) | Failure::Final(e)) => {

@@ -42,8 +42,11 @@ pub(crate) async fn recover(svc: &Arc<Service>) -> anyhow::Result<()> {
         once(svc, Timestamp::now(), Leases::AllDead).await?;
     }
     let removed = sweep_staging(svc).await?;
-    let staging = svc.staging.clone();
-    tokio::task::spawn_blocking(move || staging.clear_scratch()).await??;
+    // Of another's folder nothing is cleared: it may be at work.
+    if svc.owns_data() {
+        let staging = svc.staging.clone();
+        tokio::task::spawn_blocking(move || staging.clear_scratch()).await??;
+    }
     if freed > 0 || removed > 0 {
         tracing::info!(
             jobs = freed,

@@ -44,6 +44,8 @@ pub async fn publish(svc: Arc<Service>, events: Arc<Events>) {
             Ok(Sent::Some) => failed = 0,
             Err(Failed::Catalog(e)) => {
                 tracing::warn!(error = %e, "events wait: the catalog cannot be reached");
+                // A row that cannot be read would else keep all behind it for ever.
+                publisher.let_go().await;
                 tokio::time::sleep(IDLE).await;
             }
             Err(Failed::Broker(e)) => {
@@ -134,15 +136,20 @@ impl Publisher<'_> {
     /// Waits for brokers that all failed, `rounds` times by now. Meanwhile another process may try,
     /// and the outbox is kept from growing for ever.
     async fn rest(&self, rounds: usize) {
-        if let Err(e) = self.let_go().await {
-            tracing::warn!(error = %e, "the outbox cannot be looked after");
-        }
+        self.let_go().await;
         let doublings = u32::try_from(rounds - 1).map_or(10, |n| n.min(10));
         let pause = PAUSE.saturating_mul(1 << doublings).min(MAX_PAUSE);
         tokio::time::sleep(pause).await;
     }
 
-    async fn let_go(&self) -> Result<(), catalog::Error> {
+    /// Lets others send, and drops what is too old or too much.
+    async fn let_go(&self) {
+        if let Err(e) = self.try_let_go().await {
+            tracing::warn!(error = %e, "the outbox cannot be looked after");
+        }
+    }
+
+    async fn try_let_go(&self) -> Result<(), catalog::Error> {
         let catalog = &self.svc.catalog;
         outbox::release(catalog, &self.holder).await?;
         let oldest = Timestamp::now().plus_seconds(-i64::from(self.config.keep_hours) * 3600);

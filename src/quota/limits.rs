@@ -70,7 +70,7 @@ impl Limits {
     /// Whether somebody who holds `usage` may begin `step`.
     pub(super) fn allow(&self, project: &str, usage: &Usage, step: Step) -> Result<(), Exceeded> {
         let (first, second): ((Limit, u64), Option<(Limit, u64)>) = match step {
-            Step::Create => ((Limit::CountTotal, 1), None),
+            Step::Create(images) => ((Limit::CountTotal, images), None),
             Step::Upload(size) => (
                 (Limit::SizeTotal, size.unwrap_or(0) / MIB),
                 Some((Limit::CountUploading, 1)),
@@ -252,7 +252,7 @@ mod tests {
             uploading: 0,
         };
         for (step, want) in [
-            (Step::Create, true),
+            (Step::Create(1), true),
             (Step::Upload(Some(MIB)), true),
             (Step::Upload(Some(2 * MIB)), false),
             (Step::Upload(None), true),
@@ -270,7 +270,7 @@ mod tests {
             uploading: 1,
         };
         for step in [
-            Step::Create,
+            Step::Create(1),
             Step::Upload(None),
             Step::Stage,
             Step::ImportStaged(0),
@@ -286,8 +286,8 @@ mod tests {
             images: 1000,
             ..Usage::default()
         };
-        assert!(Limits([-1; 4]).allow("p", &some, Step::Create).is_ok());
-        let none = Limits::default().allow("p", &Usage::default(), Step::Create);
+        assert!(Limits([-1; 4]).allow("p", &some, Step::Create(1)).is_ok());
+        let none = Limits::default().allow("p", &Usage::default(), Step::Create(1));
         let sentence = none.unwrap_err().0;
         assert!(
             sentence.contains("image_count_total is over limit of 0"),

@@ -51,8 +51,8 @@ pub enum Error {
 /// What is about to begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// A new image.
-    Create,
+    /// So many new images.
+    Create(u64),
     /// Data for an image, of so many bytes where the client says.
     Upload(Option<u64>),
     /// Data for staging.

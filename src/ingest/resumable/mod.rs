@@ -311,8 +311,8 @@ async fn remove_files(svc: &Service, ids: Vec<String>) -> Result<(), Error> {
 pub(crate) async fn sweep(svc: &Service, now: Timestamp) -> catalog::Result<()> {
     loop {
         let mut tx = svc.catalog.write().await?;
-        let over = resumables::over(&mut tx, svc.resumable.host.as_deref(), now, BATCH).await?;
-        resumables::delete(&mut tx, &over).await?;
+        let over = resumables::over(&mut tx, now, BATCH).await?;
+        resumables::delete_over(&mut tx, &over, now).await?;
         tx.commit().await?;
         if over.is_empty() {
             break;
@@ -327,7 +327,9 @@ pub(crate) async fn sweep(svc: &Service, now: Timestamp) -> catalog::Result<()> 
         let listed = blocking(move || {
             let entries = fs::read_dir(folder)?;
             let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-            names.collect::<io::Result<Vec<_>>>()
+            // What else lies there is none of ours.
+            let ours = names.filter(|name| name.as_ref().map_or(true, |name| is_id(name)));
+            ours.collect::<io::Result<Vec<_>>>()
         });
         for names in listed.await?.chunks(BATCH as usize) {
             let mut tx = svc.catalog.read().await?;
@@ -349,6 +351,11 @@ pub(crate) async fn sweep(svc: &Service, now: Timestamp) -> catalog::Result<()> 
         }
         Ok(()) => Ok(()),
     }
+}
+
+/// Whether a file may be an upload's, by its name.
+fn is_id(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn expiry(svc: &Service) -> Timestamp {

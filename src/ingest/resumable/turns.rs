@@ -24,17 +24,24 @@ struct Slot {
 pub struct Turn {
     _guard: OwnedMutexGuard<()>,
     asked: watch::Receiver<u64>,
+    /// Which of those who asked we are.
+    number: u64,
     _slot: Arc<Slot>,
 }
 
 impl Turns {
     pub(super) async fn take(&self, id: &str) -> Option<Turn> {
         let slot = self.slot(id);
-        slot.asked.send_modify(|n| *n += 1);
+        let mut number = 0;
+        slot.asked.send_modify(|n| {
+            *n += 1;
+            number = *n;
+        });
         let guard = tokio::time::timeout(PATIENCE, slot.turn.clone().lock_owned());
         Some(Turn {
             _guard: guard.await.ok()?,
             asked: slot.asked.subscribe(),
+            number,
             _slot: slot,
         })
     }
@@ -57,8 +64,9 @@ impl Turns {
 impl Turn {
     /// Returns when somebody else wants the turn.
     pub(super) async fn wanted(&mut self) {
-        // The sender lives as long as we do: there is no other end.
-        let _ = self.asked.changed().await;
+        // Also by one who asked while we waited ourselves. The sender lives as long as we do.
+        let number = self.number;
+        let _ = self.asked.wait_for(|n| *n > number).await;
     }
 }
 
@@ -78,6 +86,24 @@ mod tests {
         });
         assert!(second.is_some());
         drop((second, other));
+        // Who asked while the one before was waited for is heard, too.
+        let first = turns.take("a").await.unwrap();
+        let (third, _) = tokio::join!(
+            async {
+                let mut second = turns.take("a").await.unwrap();
+                second.wanted().await;
+                drop(second);
+                true
+            },
+            async {
+                let third = turns.take("a");
+                tokio::pin!(third);
+                assert!(futures_util::poll!(&mut third).is_pending());
+                drop(first);
+                third.await.unwrap()
+            }
+        );
+        assert!(third);
         turns.take("c").await.unwrap();
         assert_eq!(turns.0.lock().unwrap().len(), 1);
     }

@@ -19,6 +19,7 @@ use crate::domain::{Image, ImageId, Status, TaskStatus, Timestamp};
 use crate::ingest::{Staging, verdict};
 use crate::jobs::meter::Meter;
 use crate::jobs::runner::Failure;
+use crate::quota::Step;
 use crate::service::Service;
 
 /// An image of the set, whose bytes lie in the stores and are no fact yet.
@@ -53,6 +54,7 @@ impl ImportJob {
             .map_err(refused)?;
         let others = plan.others(&first, &self.task_id, Timestamp::now());
         let set: Vec<_> = [first].into_iter().chain(others).collect();
+        self.allow_set(svc, &set).await?;
         self.begin_set(svc, &set).await?;
         let mut ripe = Vec::with_capacity(set.len());
         for (image, of) in set.into_iter().zip(&plan.parts) {
@@ -62,11 +64,26 @@ impl ImportJob {
             let ready = convert(svc, &raw, &request, target, to, meter).await?;
             ripe.push(self.put_all(svc, image, ready, meter).await?);
             // The next is not to be written into a blob that this name is a link of.
-            let removed = Staging::remove(to);
+            let path = to.clone();
+            let removed = tokio::task::spawn_blocking(move || Staging::remove(&path)).await;
+            let removed = removed.map_err(std::io::Error::other).flatten();
             removed.map_err(|e| Failure::Transient(format!("removing an output: {e}").into()))?;
         }
         self.tidy(svc, job).await;
         self.finish_set(svc, job, &plan, ripe).await
+    }
+
+    /// Whether the project may have the images that this run adds.
+    async fn allow_set(&self, svc: &Service, set: &[Image]) -> Result<(), Failure> {
+        let mut tx = svc.catalog.read().await?;
+        let mut added = 0;
+        for image in set {
+            added += u64::from(images::find(&mut tx, &image.id).await?.is_none());
+        }
+        drop(tx);
+        let owner = set.first().and_then(|image| image.owner.as_deref());
+        let step = Step::Create(added);
+        Ok(svc.quotas.check(&svc.catalog, owner, step).await?)
     }
 
     /// Makes the images behind the first, unless an earlier run of the job has.
@@ -123,6 +140,8 @@ impl ImportJob {
         for (order, ripe) in set.iter().enumerate() {
             self.change(&mut tx, &ripe.image.id, |image| {
                 self.activate(svc, image, &ripe.bytes);
+                let stored = ripe.stored.iter();
+                image.locations.extend(stored.map(|s| s.location.clone()));
                 plan.describe(order, &first, image, limit);
                 let failed = image.properties.get(FAILED).cloned().unwrap_or_default();
                 end_import(image, failed);
@@ -196,9 +215,16 @@ async fn abandon(tx: &mut Tx, image: &Image) -> catalog::Result<()> {
 /// When the catalog fails.
 pub(crate) async fn sweep_sets(svc: &Service) -> catalog::Result<()> {
     let mut tx = svc.catalog.read().await?;
-    let importing = images::ids_with_status(&mut tx, Status::Importing).await?;
+    let mut members = Vec::new();
+    for id in images::ids_with_status(&mut tx, Status::Importing).await? {
+        let image = images::find(&mut tx, &id).await?;
+        let set = image.and_then(|mut image| image.properties.remove(APPLIANCE));
+        if set.is_some_and(|set| set != id.as_str()) {
+            members.push(id);
+        }
+    }
     drop(tx);
-    for id in importing {
+    for id in members {
         let mut tx = svc.catalog.write().await?;
         let Some(image) = images::find(&mut tx, &id).await? else {
             continue;

@@ -192,11 +192,14 @@ impl ImportJob {
         why: &Why,
     ) -> catalog::Result<()> {
         let mut tx = svc.catalog.write().await?;
-        // First of all: the job is still ours, or nothing here may be touched.
-        jobs::finish(&mut tx, job).await?;
         let Ok(id) = self.id() else {
+            jobs::finish(&mut tx, job).await?;
             return tx.commit().await;
         };
+        // The image's row is locked before what belongs to it, as everybody does.
+        let image = images::find(&mut tx, &id).await?;
+        // The job is still ours, or nothing here may be touched.
+        jobs::finish(&mut tx, job).await?;
         let now = Timestamp::now();
         let expires = now.plus_seconds(svc.config.import.task_hours * 3600);
         let failure = TaskStatus::Failure;
@@ -212,7 +215,6 @@ impl ImportJob {
         .await?;
         locations::doom_pending(&mut tx, &id).await?;
         self.abandon_set(&mut tx, &id).await?;
-        let image = images::find(&mut tx, &id).await?;
         if let Some(image) = image.filter(|i| self.is_ours(i)) {
             let failed = match &why.store {
                 Some(store) => vec![store.clone()],
@@ -240,10 +242,12 @@ impl ImportJob {
         Ok(())
     }
 
-    /// Gives up what a run left, before the job is tried again from its beginning.
+    /// Gives up what a run left, before the job is tried again from its beginning. Locks the image:
+    /// nothing that belongs to it may be changed in the transaction before.
     pub(super) async fn reset(&self, tx: &mut catalog::Tx) -> catalog::Result<()> {
         match self.id() {
             Ok(id) => {
+                images::find(tx, &id).await?;
                 locations::doom_pending(tx, &id).await?;
                 self.reset_set(tx, &id).await
             }

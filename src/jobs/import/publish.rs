@@ -146,6 +146,7 @@ impl ImportJob {
         let mut tx = svc.catalog.write().await?;
         self.change(&mut tx, image, |image| {
             self.activate(svc, image, bytes);
+            image.locations.push(stored.location.clone());
             show_progress(image, left);
         })
         .await?;
@@ -168,6 +169,9 @@ impl ImportJob {
         let image = self
             .change(&mut tx, id, |image| {
                 self.activate(svc, image, bytes);
+                image
+                    .locations
+                    .extend(done.iter().map(|s| s.location.clone()));
                 let failed = image.properties.get(FAILED).cloned().unwrap_or_default();
                 end_import(image, failed);
             })
