@@ -23,6 +23,15 @@ use crate::service::Service;
 
 /// The header that names a request.
 pub(super) const REQUEST_ID: &str = "x-openstack-request-id";
+/// The verbs that are understood.
+pub(super) const KNOWN: [Method; 6] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::PATCH,
+];
 /// `max_request_id_length` of the reference, in bytes.
 const MAX_REQUEST_ID: usize = 64;
 
@@ -86,18 +95,10 @@ async fn identified(
     };
     let header = HeaderValue::from_str(&request_id).ok();
     ctx.request_id = request_id;
-    let known = [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::DELETE,
-        Method::PATCH,
-    ];
     let changes = ![Method::GET, Method::HEAD].contains(req.method());
     let mut response = if ctx.read_only && changes {
         Failure::new(StatusCode::FORBIDDEN, "Read-only access").into_response()
-    } else if known.contains(req.method()) {
+    } else if KNOWN.contains(req.method()) {
         req.extensions_mut().insert(ctx);
         next.run(req).await
     } else {

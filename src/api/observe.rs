@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Span;
 
-use super::middleware::REQUEST_ID;
+use super::middleware::{KNOWN, REQUEST_ID};
 use crate::service::Service;
 
 /// The label of requests that no route took.
@@ -30,10 +30,10 @@ pub(super) async fn count(State(svc): State<Arc<Service>>, req: Request, next: N
     let route = response.extensions().get::<MatchedPath>();
     let route = route.map_or(NO_ROUTE, MatchedPath::as_str);
     // Verbs are the client's words; those that nobody knows are one.
-    let known = if code == 501 {
-        "other"
-    } else {
+    let known = if KNOWN.contains(&method) || method == Method::OPTIONS {
         method.as_str()
+    } else {
+        "other"
     };
     svc.metrics.answered(known, route, code, took);
     if svc.config.log.access {

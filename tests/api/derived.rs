@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tower::ServiceExt;
 
-use crate::house::{ADMIN, House, MEMBER, READER, Reply, STRANGER};
+use crate::house::{ADMIN, House, MEMBER, READER, Reply, STRANGER, eventually};
 use crate::web::tiny;
 
 /// Bytes of the disk; whole MiB, so that no format rounds them up.
@@ -297,9 +297,7 @@ async fn what_is_kept_is_made_once_and_forgotten_with_its_image() {
         assert_same(&folder, "vmdk", &reply.body);
     }
     // It is kept behind the answers' backs; five conversions would be too many at once.
-    while stored(&h, "store2").is_empty() || left(&h) > 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually(|| !stored(&h, "store2").is_empty() && left(&h) == 0).await;
     let kept = stored(&h, "store2");
     assert_eq!(kept.len(), 1, "{kept:?}");
     // From now on its length is known, and a location of the image it is not.

@@ -83,6 +83,9 @@ class Operating(unittest.TestCase):
         self.assertEqual(self.call(server, "PUT", f"/v2/images/{image}/file", b"x" * 5000, **octets)[0], 204)
         self.assertEqual(self.call(server, "GET", f"/v2/images/{image}/file")[1], b"x" * 5000)
         self.assertEqual(self.call(server, "GET", "/v2/nothing")[0], 404)
+        # However many verbs are made up, they are counted as one.
+        for verb in ("FROB1", "FROB2"):
+            self.assertEqual(self.call(server, verb, "/")[0], 300)
         out = 'glint_store_bytes_total{store="file",direction="out"}'
         until(lambda: read().get(out) == 5000)
         seen = read()
@@ -90,6 +93,8 @@ class Operating(unittest.TestCase):
         self.assertEqual(seen[f'{count}{{method="POST",route="/v2/images",code="201"}}'], 1)
         self.assertEqual(seen[f'{count}{{method="PUT",route="/v2/images/{{image}}/file",code="204"}}'], 1)
         self.assertEqual(seen[f'{count}{{method="GET",route="none",code="404"}}'], 1)
+        self.assertEqual(sum(n for name, n in seen.items() if name.startswith(count + '{method="other"')), 2)
+        self.assertFalse([name for name in seen if "FROB" in name])
         self.assertEqual(seen['glint_store_bytes_total{store="file",direction="in"}'], 5000)
         self.assertEqual(seen['glint_transfer_in_flight_bytes{direction="in"}'], 0)
         for stage in ("receive", "judge", "commit"):

@@ -28,7 +28,7 @@ pub(in crate::api) async fn show(
     At(id): At<String>,
     _: NoBody,
 ) -> Result<Response, Failure> {
-    let images = images_of(&svc, &ctx, &id).await?;
+    let (images, _) = images_of(&svc, &ctx, &id).await?;
     let views: Vec<_> = images
         .iter()
         .map(|image| ImageView::new(image, &ctx, &svc))
@@ -57,7 +57,11 @@ pub(in crate::api) async fn download(
     if !query.iter().any(|(name, _)| name == "container_format") {
         query.push(("container_format".into(), "ova".into()));
     }
-    let images = images_of(&svc, &ctx, &id).await?;
+    let (images, is_whole) = images_of(&svc, &ctx, &id).await?;
+    if !is_whole {
+        let sentence = "Not every disk of the appliance can be seen: it is not sent in part";
+        return Err(Failure::new(StatusCode::CONFLICT, sentence));
+    }
     for image in &images {
         policy::download_image(&ctx, image)?;
         unless_deactivated(&ctx, image)?;
@@ -73,17 +77,19 @@ pub(in crate::api) async fn download(
     let wish = wish.filter(Wish::is_archive).ok_or_else(|| {
         Failure::bad("container_format: an appliance is sent as ova, of images that are none")
     })?;
-    derived::send(&svc, Order::new(&svc, images, wish)?, &headers).await
+    derived::send(&svc, Order::new(&svc, images, wish)?, &headers, |_| {}).await
 }
 
-async fn images_of(svc: &Service, ctx: &Context, id: &str) -> Result<Vec<Image>, Failure> {
+/// The images of an appliance that the caller may see, and whether these are all.
+async fn images_of(svc: &Service, ctx: &Context, id: &str) -> Result<(Vec<Image>, bool), Failure> {
     let absent = || not_found(format!("No appliance found with ID {id}"));
     let mut tx = svc.catalog.read().await?;
     let first = find(&mut tx, ctx, id).await?.ok_or_else(absent)?;
     policy::get_image(ctx, &first)?;
     let all = appliances::images_of(&mut tx, &first.id).await?;
     let ordered = appliance::ordered(&first.id, all).ok_or_else(absent)?;
-    let mut seen = Vec::with_capacity(ordered.len());
+    let count = ordered.len();
+    let mut seen = Vec::with_capacity(count);
     for image in ordered {
         // Each by the rules of its own.
         if find(&mut tx, ctx, image.id.as_str()).await?.is_some()
@@ -92,5 +98,6 @@ async fn images_of(svc: &Service, ctx: &Context, id: &str) -> Result<Vec<Image>,
             seen.push(image);
         }
     }
-    Ok(seen)
+    let is_whole = seen.len() == count;
+    Ok((seen, is_whole))
 }

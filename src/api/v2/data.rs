@@ -211,9 +211,16 @@ pub(in crate::api) async fn download(
         Some(size) if !image.locations.is_empty() => size,
         _ => return Ok(StatusCode::NO_CONTENT.into_response()),
     };
+    let told = Told {
+        svc: svc.clone(),
+        image: image.id.to_string(),
+        owner: image.owner.clone(),
+        ctx,
+        peer: peer.map(|Extension(Peer(address))| address.ip().to_string()),
+    };
     if let Some(wish) = Wish::parse(&query, &image)? {
         let order = Order::new(&svc, vec![image], wish)?;
-        return derived::send(&svc, order, &headers).await;
+        return derived::send(&svc, order, &headers, move |n| told.tell(n)).await;
     }
     let range = range::requested(&headers, size).map_err(refused)?;
     let wanted = range.clone().unwrap_or(0..size);
@@ -229,13 +236,6 @@ pub(in crate::api) async fn download(
         Err(e) => return Err(e.into()),
     };
 
-    let told = Told {
-        svc: svc.clone(),
-        image: image.id.to_string(),
-        owner: image.owner.clone(),
-        ctx,
-        peer: peer.map(|Extension(Peer(address))| address.ip().to_string()),
-    };
     let body = counted(&svc.metrics, Direction::Out, body, move |n| told.tell(n));
     let mut response = Response::new(Body::from_stream(body));
     let answer = response.headers_mut();

@@ -22,11 +22,12 @@ use crate::telemetry::metrics::Direction;
 /// When whoever found all conversions busy may ask again.
 const RETRY_AFTER_SECONDS: &str = "10";
 
-/// The bytes ordered, or the range of them that `headers` ask for.
+/// The bytes ordered, or the range of them that `headers` ask for; `told` hears how many went out.
 pub(super) async fn send(
     svc: &Arc<Service>,
     order: Order,
     headers: &HeaderMap,
+    told: impl FnOnce(u64) + Send + 'static,
 ) -> Result<Response, Failure> {
     let derivation = order.begin(svc).await?;
     let asks_for_part = headers.contains_key(RANGE) || headers.contains_key(CONTENT_RANGE);
@@ -37,7 +38,7 @@ pub(super) async fn send(
         None => None,
     };
     let body = derivation.read(svc, range.clone()).await?;
-    let body = counted(&svc.metrics, Direction::Out, body, |_| {});
+    let body = counted(&svc.metrics, Direction::Out, body, told);
     let mut response = describe(Body::from_stream(body), size);
     if let (Some(range), Some(size)) = (range, size) {
         let answer = response.headers_mut();

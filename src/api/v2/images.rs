@@ -53,7 +53,9 @@ pub(in crate::api) async fn create(
     properties::within_quota(&svc.config.quota, &blank, &image)?;
 
     let owner = image.owner.as_deref();
-    svc.quotas.check(&svc.catalog, owner, Step::Create).await?;
+    svc.quotas
+        .check(&svc.catalog, owner, Step::Create(1))
+        .await?;
 
     let mut tx = svc.catalog.write().await?;
     match images::insert(&mut tx, &image).await {

@@ -13,7 +13,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 
-use super::{empty, must_find, not_found};
+use super::{empty, not_found};
 use crate::api::error::Failure;
 use crate::api::extract::At;
 use crate::api::wire::TaskEvent;
@@ -35,9 +35,9 @@ async fn find(tx: &mut Tx, ctx: &Context, id: &str) -> Result<(Task, Option<Imag
     if policy::tasks_api_access(ctx).is_ok() {
         return Ok((task, None));
     }
-    let image = must_find(tx, ctx, &task.image_id)
-        .await
-        .map_err(|_| missing())?;
+    let image = super::find(tx, ctx, task.image_id.as_str())
+        .await?
+        .ok_or_else(missing)?;
     policy::get_image(ctx, &image)?;
     if ctx.owns(image.owner.as_deref()) || ctx.owns(task.owner.as_deref()) {
         Ok((task, Some(image)))

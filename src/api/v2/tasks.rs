@@ -182,7 +182,9 @@ pub(in crate::api) async fn create(
     })?;
     let image = new_image(&svc, &ctx, &input)?;
     let owner = image.owner.as_deref();
-    svc.quotas.check(&svc.catalog, owner, Step::Create).await?;
+    svc.quotas
+        .check(&svc.catalog, owner, Step::Create(1))
+        .await?;
     let task = ingest::import_new(&svc, &image, uri, &input, &ctx).await?;
     let url = format!("{}/v2/tasks/{}", own_url(&svc.config, &headers), task.id);
     let location = [(header::LOCATION, url)];

@@ -1,6 +1,5 @@
 //! A set of rules, and what it says of a caller and a target.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
@@ -8,12 +7,9 @@ use serde_json::Value;
 
 use super::Target;
 use super::defaults::DEFAULTS;
-use super::parse::{self, Check, Piece, Template};
+use super::parse::{self, Check};
+use super::question::{CREDENTIALS, Question};
 use crate::auth::{Context, Scope};
-
-/// Checks evaluated for one question at most. No cycles are let in, but rules that double each
-/// other double the work.
-const MAX_CHECKS: u32 = 10_000;
 
 /// All rules, by name.
 #[derive(Debug)]
@@ -45,6 +41,11 @@ pub struct Effective<'a> {
 }
 
 impl RuleSet {
+    /// What the rule `name` asks; `None`: there is none.
+    pub(super) fn check(&self, name: &str) -> Option<&Check> {
+        Some(&self.rules.get(name)?.check)
+    }
+
     /// The defaults.
     #[must_use]
     pub fn stock() -> Arc<Self> {
@@ -258,102 +259,6 @@ impl Check {
     }
 }
 
-struct Question<'a> {
-    rules: &'a RuleSet,
-    ctx: &'a Context,
-    target: &'a dyn Target,
-}
-
-impl Question<'_> {
-    fn rule(&self, name: &str, work: &mut u32) -> bool {
-        self.rules
-            .rules
-            .get(name)
-            .is_some_and(|rule| self.holds(&rule.check, work))
-    }
-
-    fn holds(&self, check: &Check, work: &mut u32) -> bool {
-        *work += 1;
-        if *work > MAX_CHECKS {
-            return false;
-        }
-        match check {
-            Check::Always => true,
-            Check::Never => false,
-            // What ran out of work said nothing: its opposite must not hold for that.
-            Check::Not(inner) => !self.holds(inner, work) && *work <= MAX_CHECKS,
-            Check::And(all) => all.iter().all(|c| self.holds(c, work)),
-            Check::Or(any) => any.iter().any(|c| self.holds(c, work)),
-            Check::Rule(name) => self.rule(name, work),
-            Check::Role(role) => self.filled(role).is_some_and(|role| {
-                let role = role.to_lowercase();
-                self.ctx.roles.contains(&role)
-            }),
-            Check::Credential { name, is } => {
-                self.filled(is).is_some_and(|is| knows(self.ctx, name, &is))
-            }
-            Check::Literal { text, is } => self.filled(is).is_some_and(|is| is == *text),
-        }
-    }
-
-    /// The text with the target's attributes in it; `None` when it lacks one.
-    fn filled<'t>(&'t self, template: &'t Template) -> Option<Cow<'t, str>> {
-        let value = |piece: &'t Piece| match piece {
-            Piece::Text(text) => Some(Cow::Borrowed(text.as_str())),
-            Piece::Attribute(name) => self.target.attribute(name),
-        };
-        match template.0.as_slice() {
-            [] => Some("".into()),
-            [one] => value(one),
-            many => {
-                let parts: Option<Vec<_>> = many.iter().map(value).collect();
-                Some(parts?.concat().into())
-            }
-        }
-    }
-}
-
-/// What policies can ask about a caller, by the names of oslo.policy and of Glance.
-const CREDENTIALS: [&str; 17] = [
-    "user_id",
-    "user",
-    "project_id",
-    "project",
-    "tenant",
-    "tenant_id",
-    "roles",
-    "service_roles",
-    "is_admin",
-    "read_only",
-    "system_scope",
-    "domain_id",
-    "user_domain_id",
-    "user_domain",
-    "project_domain_id",
-    "project_domain",
-    "request_id",
-];
-
-/// Whether the credential `name` of the caller is `value`, or holds it.
-fn knows(ctx: &Context, name: &str, value: &str) -> bool {
-    let flag = |flag| value == if flag { "True" } else { "False" };
-    let text = |text: &Option<String>| text.as_deref() == Some(value);
-    match name {
-        "user_id" | "user" => text(&ctx.user),
-        "project_id" | "project" | "tenant" | "tenant_id" => text(&ctx.project),
-        "roles" => ctx.roles.iter().any(|r| r == value),
-        "service_roles" => ctx.service_roles.iter().any(|r| r == value),
-        "is_admin" => flag(ctx.is_admin),
-        "read_only" => flag(ctx.read_only),
-        "system_scope" => ctx.scope == Scope::System && value == "all",
-        "domain_id" => matches!(&ctx.scope, Scope::Domain(id) if id == value),
-        "user_domain_id" | "user_domain" => text(&ctx.user_domain),
-        "project_domain_id" | "project_domain" => text(&ctx.project_domain),
-        "request_id" => ctx.request_id == value,
-        _ => false,
-    }
-}
-
 /// The rules that hold now; they can be replaced while requests are answered.
 #[derive(Debug)]
 pub struct Policies(RwLock<Arc<RuleSet>>);
@@ -394,7 +299,7 @@ mod tests {
     struct Map<'a>(&'a [(&'a str, &'a str)]);
 
     impl Target for Map<'_> {
-        fn attribute(&self, name: &str) -> Option<Cow<'_, str>> {
+        fn attribute(&self, name: &str) -> Option<std::borrow::Cow<'_, str>> {
             let found = self.0.iter().find(|(n, _)| *n == name);
             found.map(|(_, value)| (*value).into())
         }

@@ -12,6 +12,7 @@ mod defaults;
 mod enforce;
 mod file;
 mod parse;
+mod question;
 mod rules;
 mod targets;
 
