@@ -1,6 +1,7 @@
 //! The catalog on the databases it runs on.
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
 
 use glint::catalog::{
     Catalog, Column, Direction, Error, Filter, ListQuery, MemberFilter, NumberColumn, Op, SortKey,
@@ -13,6 +14,7 @@ use glint::domain::{
 
 use glint::config::{Notifications, Secret};
 use glint::notify::Events;
+use serde_json::json;
 
 mod support;
 
@@ -119,12 +121,37 @@ async fn an_image_comes_back_as_it_went_in(s: Scratch) {
         algo: "sha512".into(),
         value: "v".into(),
     });
-    all.tags = vec!["a".into(), "b".into()];
-    all.properties = BTreeMap::from([("k".into(), String::new()), ("os".into(), "linux".into())]);
+    let odd = "\"quoted\", a \\, a\nline, \u{1} and ü€";
+    all.tags = vec![odd.into(), "a".into()];
+    all.properties = BTreeMap::from([
+        ("k".into(), String::new()),
+        (odd.into(), "linux".into()),
+        ("long".into(), odd.repeat(2000)),
+    ]);
     insert(&s.catalog, &all).await;
     insert(&s.catalog, &image(2)).await;
+    let mut tx = s.catalog.write().await.unwrap();
+    for (n, metadata) in [json!({}), json!({"why": odd})].into_iter().enumerate() {
+        all.locations.push(Location {
+            id: format!("l{n}"),
+            store: "one".into(),
+            url: format!("file:///{odd}"),
+            metadata: metadata.as_object().unwrap().clone(),
+        });
+        let (location, now) = (&all.locations[n], Timestamp(n as i64));
+        locations::insert_active(&mut tx, &all.id, location, now)
+            .await
+            .unwrap();
+    }
+    tx.commit().await.unwrap();
     let mut tx = s.catalog.read().await.unwrap();
-    assert_eq!(images::find(&mut tx, &all.id).await.unwrap(), Some(all));
+    let found = images::find(&mut tx, &all.id).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&all));
+    let hidden = ListQuery {
+        hidden: true,
+        ..everything()
+    };
+    assert_eq!(images::list(&mut tx, &hidden).await.unwrap(), [all]);
 }
 
 async fn an_id_is_never_given_out_twice(s: Scratch) {
@@ -1006,10 +1033,25 @@ async fn events_are_dropped_by_age_and_number(scratch: Scratch) {
 
 /// As a server does when its client is gone: what was asked for is dropped, wherever it is.
 async fn whoever_goes_away_leaves_sound_connections(s: Scratch) {
-    insert(&s.catalog, &image(1)).await;
+    let one = image(1);
+    insert(&s.catalog, &one).await;
     let everything = everything();
-    for polls in (0..12).cycle().take(240) {
-        let mut asked = Box::pin(list(&s.catalog, &everything));
+    let look = async || {
+        list(&s.catalog, &everything).await;
+    };
+    let change = async || {
+        let mut tx = s.catalog.write().await.unwrap();
+        images::change(&mut tx, &one.id, Status::Queued, |_| {})
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    };
+    for n in 0..480 {
+        let polls = n / 2 % 24;
+        let mut asked: Pin<Box<dyn Future<Output = ()>>> = match n % 2 {
+            0 => Box::pin(look()),
+            _ => Box::pin(change()),
+        };
         for _ in 0..polls {
             if futures_util::poll!(&mut asked).is_ready() {
                 break;

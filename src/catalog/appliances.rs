@@ -1,7 +1,7 @@
 //! Images that belong to one appliance: they say so in a property.
 
 use super::conn::args;
-use super::images::{COLUMNS, load};
+use super::images::{load, selected};
 use super::{Result, Tx};
 use crate::appliance::APPLIANCE;
 use crate::domain::{Image, ImageId};
@@ -12,8 +12,9 @@ use crate::domain::{Image, ImageId};
 /// # Errors
 /// When the database fails or a row is corrupt.
 pub async fn images_of(tx: &mut Tx, first: &ImageId) -> Result<Vec<Image>> {
+    let columns = selected(tx);
     let sql = format!(
-        "SELECT {COLUMNS} FROM images WHERE deleted_at IS NULL AND id IN \
+        "SELECT {columns} FROM images WHERE deleted_at IS NULL AND id IN \
          (SELECT image_id FROM image_properties WHERE name = ? AND value = ?) ORDER BY id"
     );
     let rows = tx.all(sql, args![APPLIANCE, first.as_str()]).await?;

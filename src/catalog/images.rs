@@ -1,9 +1,10 @@
-//! Images, with their tags and properties. Locations are added on the way out; they are written
-//! by their own module.
+//! Images, with their tags and properties. Locations are [written](super::locations) by a module of
+//! their own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::conn::{Arg, Row, args, marks, size_arg};
+use super::parts;
 use super::{Error, Result, Tx, outbox};
 use crate::domain::{Hashes, Image, ImageId, Status, Timestamp};
 use crate::notify::payload;
@@ -13,7 +14,7 @@ pub use super::list::list;
 const TABLE: &str = "images";
 
 /// Every column of an image that is not deleted.
-pub(super) const COLUMNS: &str = "id, name, status, visibility, protected, hidden, owner, \
+const COLUMNS: &str = "id, name, status, visibility, protected, hidden, owner, \
      container_format, disk_format, min_ram, min_disk, size, virtual_size, checksum, hash_algo, \
      hash_value, created_at, updated_at";
 
@@ -24,8 +25,8 @@ pub(super) const COLUMNS: &str = "id, name, status, visibility, protected, hidde
 /// # Errors
 /// When the database fails or the row is corrupt.
 pub async fn find(tx: &mut Tx, id: &ImageId) -> Result<Option<Image>> {
-    let lock = tx.for_update();
-    let sql = format!("SELECT {COLUMNS} FROM images WHERE id = ? AND deleted_at IS NULL{lock}");
+    let (columns, lock) = (selected(tx), tx.for_update());
+    let sql = format!("SELECT {columns} FROM images WHERE id = ? AND deleted_at IS NULL{lock}");
     let rows = tx.all(sql, args![id.as_str()]).await?;
     Ok(load(tx, rows).await?.pop())
 }
@@ -283,43 +284,17 @@ async fn insert_parts(tx: &mut Tx, image: &Image) -> Result<()> {
     Ok(())
 }
 
-/// Turns rows into images, fetching the parts of all of them at once.
-pub(super) async fn load(tx: &mut Tx, rows: Vec<Row>) -> Result<Vec<Image>> {
-    let mut images = rows.iter().map(from_row).collect::<Result<Vec<_>>>()?;
-    if images.is_empty() {
-        return Ok(images);
-    }
-    let at: HashMap<String, usize> = images
-        .iter()
-        .enumerate()
-        .map(|(n, i)| (i.id.to_string(), n))
-        .collect();
-    let ids = || images_ids(&at);
-    let within = marks(at.len());
-
-    let sql =
-        format!("SELECT image_id, tag FROM image_tags WHERE image_id IN ({within}) ORDER BY tag");
-    for row in tx.all(sql, ids()).await? {
-        let n = at[&row.text("image_tags", "image_id")?];
-        images[n].tags.push(row.text("image_tags", "tag")?);
-    }
-    let sql =
-        format!("SELECT image_id, name, value FROM image_properties WHERE image_id IN ({within})");
-    for row in tx.all(sql, ids()).await? {
-        let n = at[&row.text("image_properties", "image_id")?];
-        let name = row.text("image_properties", "name")?;
-        images[n]
-            .properties
-            .insert(name, row.text("image_properties", "value")?);
-    }
-    for (image_id, location) in super::locations::active_of(tx, &within, ids()).await? {
-        images[at[&image_id]].locations.push(location);
-    }
-    Ok(images)
+/// What to select `FROM images` for [`load`].
+pub(super) fn selected(tx: &Tx) -> String {
+    let columns = COLUMNS.replace(", ", ", images.");
+    format!("images.{columns}{}", parts::selected(tx))
 }
 
-fn images_ids(at: &HashMap<String, usize>) -> Vec<Arg> {
-    at.keys().map(|id| id.as_str().into()).collect()
+/// Turns rows into images, with the parts of all of them.
+pub(super) async fn load(tx: &mut Tx, rows: Vec<Row>) -> Result<Vec<Image>> {
+    let mut images = rows.iter().map(from_row).collect::<Result<Vec<_>>>()?;
+    parts::add(tx, &rows, &mut images).await?;
+    Ok(images)
 }
 
 fn from_row(row: &Row) -> Result<Image> {
@@ -354,7 +329,7 @@ fn from_row(row: &Row) -> Result<Image> {
         virtual_size: row.opt_size(TABLE, "virtual_size")?,
         hashes,
         tags: Vec::new(),
-        properties: std::collections::BTreeMap::new(),
+        properties: BTreeMap::new(),
         locations: Vec::new(),
         created_at: Timestamp(row.int(TABLE, "created_at")?),
         updated_at: Timestamp(row.int(TABLE, "updated_at")?),

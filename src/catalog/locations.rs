@@ -1,6 +1,8 @@
 //! Locations: intent first, then fact, then doom. A row outlives its bytes, never the other way.
 
-use super::conn::{Arg, args};
+use serde_json::{Map, Value};
+
+use super::conn::args;
 use super::{Error, Result, Tx};
 use crate::domain::{ImageId, Location, LocationState, Timestamp};
 
@@ -30,7 +32,7 @@ pub async fn insert_pending(
 
 fn text_of(location: &Location) -> Option<String> {
     let metadata = &location.metadata;
-    (!metadata.is_empty()).then(|| serde_json::Value::Object(metadata.clone()).to_string())
+    (!metadata.is_empty()).then(|| Value::Object(metadata.clone()).to_string())
 }
 
 /// Replaces what is noted beside a location.
@@ -228,34 +230,20 @@ pub async fn forget(tx: &mut Tx, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// The active locations of the images whose ids are `ids` (`within` are their marks).
-pub(super) async fn active_of(
-    tx: &mut Tx,
-    within: &str,
-    mut ids: Vec<Arg>,
-) -> Result<Vec<(String, Location)>> {
-    ids.push(LocationState::Active.name().into());
-    let sql = format!(
-        "SELECT id, image_id, store, url, metadata FROM image_locations \
-         WHERE image_id IN ({within}) AND state = ? ORDER BY created_at, id"
-    );
-    tx.all(sql, ids)
-        .await?
-        .iter()
-        .map(|row| Ok((row.text(TABLE, "image_id")?, from_row(row)?)))
-        .collect()
-}
-
 fn from_row(row: &super::conn::Row) -> Result<Location> {
     Ok(Location {
         id: row.text(TABLE, "id")?,
         store: row.text(TABLE, "store")?,
         url: row.text(TABLE, "url")?,
-        metadata: match row.opt_text(TABLE, "metadata")? {
-            Some(text) => {
-                serde_json::from_str(&text).map_err(|_| row.corrupt(TABLE, "metadata"))?
-            }
-            None => serde_json::Map::new(),
-        },
+        metadata: metadata(row.opt_text(TABLE, "metadata")?)
+            .map_err(|()| row.corrupt(TABLE, "metadata"))?,
     })
+}
+
+/// What a text says that is noted beside a location.
+pub(super) fn metadata(text: Option<String>) -> Result<Map<String, Value>, ()> {
+    match text {
+        Some(text) => serde_json::from_str(&text).map_err(|_| ()),
+        None => Ok(Map::new()),
+    }
 }

@@ -13,6 +13,7 @@ pub mod locations;
 pub mod members;
 pub mod metadefs;
 pub mod outbox;
+mod parts;
 pub mod purge;
 pub mod query;
 pub mod resumables;

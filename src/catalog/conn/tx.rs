@@ -262,6 +262,17 @@ impl Tx {
         }
     }
 
+    /// Whether rows below a row are best asked for in its place, as a text of JSON.
+    pub(in crate::catalog) const fn aggregates_json(&self) -> bool {
+        self.database.aggregates_json()
+    }
+
+    /// These columns of a row as a text of JSON, a list with a list in it; of all rows of the
+    /// statement, where that is aggregated.
+    pub(in crate::catalog) fn json(&self, columns: &str) -> String {
+        self.database.json(columns)
+    }
+
     /// Ends a `SELECT` that takes a row nobody else is at.
     pub(in crate::catalog) const fn for_update_of_free_rows(&self) -> &'static str {
         self.database.for_update_of_free_rows()

@@ -16,7 +16,7 @@ mod filters;
 mod visible;
 
 use super::conn::{Arg, Tx};
-use super::images::{COLUMNS, load};
+use super::images::{load, selected};
 use super::{Direction, ListQuery, Result, SortKey};
 use crate::domain::Image;
 
@@ -63,9 +63,9 @@ pub async fn list(tx: &mut Tx, query: &ListQuery) -> Result<Vec<Image>> {
     }
     let (page, args) = union(tx, walks, &filters.condition, &keys, query.limit);
     // CROSS: begin with the page, in SQLite's words.
-    let columns = COLUMNS.replace(", ", ", images.");
+    let columns = selected(tx);
     let sql = format!(
-        "SELECT images.{columns} FROM ({page}) AS page CROSS JOIN {} \
+        "SELECT {columns} FROM ({page}) AS page CROSS JOIN {} \
          WHERE images.id = page.id ORDER BY {}",
         tx.by_key("images"),
         order(tx, &keys, "page.")
