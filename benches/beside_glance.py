@@ -1,11 +1,12 @@
 """glint beside Glance under uwsgi with two workers, in one run on one machine.
 
-    python3 benches/beside_glance.py GLINT VENV [requests] [rest] [data] [crowd]
+    python3 benches/beside_glance.py GLINT VENV [requests] [rest] [data] [imports] [crowd]
             [--database mariadb|sqlite] [--seconds N] [--rounds N] [--gib N] [--under COMMAND]
 
 GLINT is a release build; VENV has what tests/peers/glance.txt names, and uwsgi. Needs wrk and curl.
 `requests`: one image, a page of 25, creation, with 1,000 images and 8 connections. `rest`: memory of the
-idle servers and the time from start to the first answer. `data`: a raw image in and out. `crowd`: 200
+idle servers and the time from start to the first answer. `data`: a raw image in and out. `imports`: a
+staged image of 1 GiB with 512 MiB of programs and libraries, from the call to active, to raw. `crowd`: 200
 uploads at once. Measurements alone are run under COMMAND, if one is given.
 """
 
@@ -93,13 +94,10 @@ class Server:
         assert answer.status == 204, (self.name, answer.status, answer.body)
 
     def fill(self):
-        def one(n):
-            image = self.create(example(n))
+        # One after another: Glance on SQLite bears no more.
+        self.images = [self.create(example(n)) for n in range(IMAGES)]
+        for image in self.images:
             self.put(image, b"data" * 256)
-            return image
-
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            self.images = list(pool.map(one, range(IMAGES)))
 
     def memory(self):
         """MiB of all processes; what they share is counted once."""
@@ -140,6 +138,10 @@ filesystem_store_datadir = {room}/one
 filesystem_store_datadir = {room}/staging
 [os_glance_tasks_store]
 filesystem_store_datadir = {room}/tasks
+[image_import_opts]
+image_import_plugins = ['image_conversion']
+[image_conversion]
+output_format = raw
 [oslo_policy]
 enforce_scope = false
 enforce_new_defaults = false
@@ -166,7 +168,8 @@ class Glint(Server):
     def __init__(self, room, program, database):
         self.room, self.program = room, Path(program).absolute()
         room.mkdir()
-        (room / "glint.toml").write_text(f'[catalog]\nurl = "{database}"\n' if database else "")
+        catalog = f'[catalog]\nurl = "{database}"\n' if database else ""
+        (room / "glint.toml").write_text(f'{catalog}[import]\noutput_format = "raw"\n')
         if database:
             subprocess.run([self.program, "db", "sync", *self.place()], check=True)
 
@@ -284,6 +287,49 @@ def data(args, glance, glint):
               f"{our_cpu:.2f} s | {their_cpu:.2f} s |", flush=True)
 
 
+FORMS = {
+    "qcow2": "-O qcow2",
+    "qcow2, compressed": "-c -O qcow2",
+    "vmdk, streamOptimized": "-O vmdk -o subformat=streamOptimized",
+    "vhdx": "-O vhdx",
+}
+
+
+def imports(args, glance, glint):
+    room = glint.room.parent
+    raw = room / "programs.raw"
+    subprocess.run(f"(tar -C /usr -c bin lib share || :) | head -c 512M > {raw}; truncate -s 1G {raw}", shell=True, check=True)
+    print("| import to raw of | glint | Glance | ratio | CPU glint | CPU Glance | of Glance's |\n| --- |" + " --- |" * 6)
+    for name, options in FORMS.items():
+        source = room / "source"
+        subprocess.run(["qemu-img", "convert", *shlex.split(options), raw, source], check=True)
+        found = {}
+        for server in (glance, glint):
+            runs = [one_import(args, server, name.split(",")[0], source) for _ in range(args.rounds)]
+            found[server.name] = sorted(runs)[len(runs) // 2]
+        (ours, our_cpu), (theirs, their_cpu) = found["glint"], found["Glance"]
+        print(f"| {name} | {ours:.2f} s | {theirs:.2f} s | {theirs / ours:.1f}x | {our_cpu:.2f} s | {their_cpu:.2f} s | "
+              f"{our_cpu / their_cpu:.2f} |", flush=True)
+
+
+def one_import(args, server, disk_format, source):
+    """Seconds from the call until the image is active, and processor seconds of all who work on it."""
+    image = server.create({"disk_format": disk_format, "container_format": "bare"})
+    with open(source, "rb") as data:
+        answer = server.call("PUT", f"{image}/stage", data, "application/octet-stream")
+    assert answer.status == 204, (server.name, answer.status, answer.body)
+    before = server.cpu()
+    call = f"curl -sSf -H 'Content-Type: application/json' -d '{{\"method\": {{\"name\": \"glance-direct\"}}}}' {server.url}{image}/import"
+    active = f"until curl -sSf {server.url}{image} | grep -q '\"status\": *\"active\"'; do sleep 0.02; done"
+    output = under(args, f"date +%s%N; {call}; {active}; echo; date +%s%N")
+    begun, *_, ended = output.split()
+    cpu = server.cpu() - before
+    facts = json.loads(server.call("GET", image).body)
+    assert (facts["disk_format"], facts["size"]) == ("raw", 1 << 30), facts
+    server.call("DELETE", image)
+    return (int(ended) - int(begun)) / 1e9, cpu
+
+
 def crowd(args, _, glint):
     glint.stop()
     glint.start()
@@ -314,7 +360,7 @@ def main():
     parser.add_argument("--gib", type=int, default=1)
     parser.add_argument("--under", default="env")
     args = parser.parse_args()
-    parts = {part.__name__: part for part in (requests, rest, data, crowd)}
+    parts = {part.__name__: part for part in (requests, rest, data, imports, crowd)}
     if unknown := set(args.what) - set(parts):
         sys.exit(f"{', '.join(unknown)}: none of {', '.join(parts)}")
     with tempfile.TemporaryDirectory(prefix="beside-glance.") as room, Mariadb() as mariadb:
