@@ -10,6 +10,7 @@ pub mod convert;
 pub mod derive;
 pub mod domain;
 pub mod fetch;
+mod folder;
 pub mod glance;
 pub mod ingest;
 pub mod jobs;

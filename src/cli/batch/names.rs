@@ -6,14 +6,7 @@ use std::path::{Path, PathBuf};
 
 use formats::container::Wrap;
 
-/// Endings of images. The last of a name that is one of these is replaced.
-const IMAGES: &[&str] = &[
-    "img", "raw", "qcow2", "qcow", "qed", "vmdk", "vhd", "vpc", "vhdx", "vdi", "hdd", "hds", "dmg",
-    "luks", "iso", "ova", "box",
-];
-
-/// Endings of compressed files.
-const COMPRESSED: &[&str] = &["gz", "xz", "zst", "bz2", "zip"];
+use crate::domain::endings::{COMPRESSED, IMAGES, split};
 
 /// How outputs are called.
 pub(super) struct Rule {
@@ -61,20 +54,6 @@ fn is_extent(stem: &[u8]) -> bool {
         [b's' | b'f', digits @ ..] => digits.len() == 3 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
     }
-}
-
-/// `name` without an ending of these, and the ending. There is always something left.
-fn split<'a>(name: &'a [u8], endings: &[&'static str]) -> (&'a [u8], Option<&'static str>) {
-    for ending in endings {
-        if let Some(at) = name.len().checked_sub(ending.len() + 1)
-            && at > 0
-            && name[at] == b'.'
-            && name[at + 1..].eq_ignore_ascii_case(ending.as_bytes())
-        {
-            return (&name[..at], Some(ending));
-        }
-    }
-    (name, None)
 }
 
 /// The ending of a file compressed as a whole.

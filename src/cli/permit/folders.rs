@@ -1,11 +1,9 @@
 //! Files that images name: opened inside the folders that were granted, and nowhere else.
 //!
 //! A name counts from the folder of the image that holds it. Where that leads into a granted
-//! folder, the kernel walks the rest of the way from that folder's descriptor and refuses to
-//! leave it (`openat2` with `RESOLVE_BENEATH`), whatever links, `..` and renames are underway.
+//! folder, the kernel keeps to it (`crate::folder`).
 
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,15 +11,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, bail};
 use formats::resolve::{Granted, Resolver, Wanted};
 use formats::{Error, FileSource, Format, Limits};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+use crate::folder::Folder;
 
 /// A file whatever its name: device and number.
 pub(in crate::cli) type FileId = (u64, u64);
 
 /// Folders whose files images may read.
 pub(in crate::cli) struct Folders {
-    dirs: Vec<Dir>,
+    dirs: Vec<Folder>,
     granted: Mutex<Vec<Grant>>,
 }
 
@@ -32,25 +31,14 @@ struct Grant {
     name: Option<String>,
 }
 
-struct Dir {
-    handle: OwnedFd,
-    /// Its path without links, and as it was given: an absolute name may begin with either.
-    paths: [PathBuf; 2],
-}
-
 impl Folders {
     pub(in crate::cli) fn open(dirs: &[PathBuf]) -> anyhow::Result<Self> {
-        let open = |path: &PathBuf| -> anyhow::Result<Dir> {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            Ok(Dir {
-                // The sandbox has no `open`, the call that `openat` replaced.
-                handle: rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty())?,
-                paths: [fs::canonicalize(path)?, std::path::absolute(path)?],
-            })
-        };
         let dirs = dirs
             .iter()
-            .map(|path| open(path).with_context(|| format!("--allow-backing {}", path.display())))
+            .map(|path| {
+                let opened = Folder::open(path);
+                opened.with_context(|| format!("--allow-backing {}", path.display()))
+            })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self {
             dirs,
@@ -99,7 +87,7 @@ impl Folders {
                     if !is_regular(&file) {
                         bail!("it is not a regular file");
                     }
-                    let folder = super::folder_of(&dir.paths[0].join(&rest));
+                    let folder = super::folder_of(&dir.path().join(&rest));
                     return Ok((file, folder));
                 }
                 // Another folder that was granted may hold it.
@@ -125,8 +113,8 @@ impl Folders {
     /// The file name of the vdi in a granted folder whose UUID is `uuid`: that is all an image
     /// says of its parent. Looked for in the folders themselves, not in those inside them.
     fn vdi(&self, uuid: &str) -> Option<PathBuf> {
-        let names = |dir: &Dir| {
-            let entries = fs::read_dir(&dir.paths[0]).into_iter().flatten();
+        let names = |dir: &Folder| {
+            let entries = fs::read_dir(dir.path()).into_iter().flatten();
             let names = entries
                 .flatten()
                 .map(|entry| PathBuf::from(entry.file_name()));
@@ -135,7 +123,7 @@ impl Folders {
             names.sort();
             names
         };
-        let is_meant = |dir: &Dir, name: &Path| -> formats::Result<bool> {
+        let is_meant = |dir: &Folder, name: &Path| -> formats::Result<bool> {
             let Some(file) = dir.file(name).ok().filter(is_regular) else {
                 return Ok(false);
             };
@@ -146,7 +134,7 @@ impl Folders {
         self.dirs.iter().find_map(|dir| {
             let mut names = names(dir).into_iter();
             let name = names.find(|name| is_meant(dir, name).unwrap_or(false))?;
-            Some(dir.paths[0].join(name))
+            Some(dir.path().join(name))
         })
     }
 }
@@ -167,28 +155,6 @@ fn joined(from: &Path, name: &Path) -> PathBuf {
             Some(Component::CurDir) => {}
             _ => return path.join(rest),
         }
-    }
-}
-
-impl Dir {
-    /// What of `path` is left inside this folder.
-    fn rest(&self, path: &Path) -> Option<PathBuf> {
-        let rest = |dir| Some(path.strip_prefix(dir).ok()?.to_owned());
-        self.paths.iter().find_map(rest)
-    }
-
-    fn file(&self, rest: &Path) -> Result<File, Errno> {
-        // A pipe nobody writes to would hold up a plain open for ever, before its type is seen.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let confined = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        // The kernel answers so when something was renamed on the way, and asks to try again.
-        for _ in 0..8 {
-            match rustix::fs::openat2(&self.handle, rest, flags, Mode::empty(), confined) {
-                Err(Errno::AGAIN) => {}
-                done => return done.map(File::from),
-            }
-        }
-        Err(Errno::AGAIN)
     }
 }
 
@@ -268,7 +234,7 @@ mod tests {
             rustix::fs::CWD,
             &fifo,
             rustix::fs::FileType::Fifo,
-            Mode::RUSR,
+            rustix::fs::Mode::RUSR,
             0,
         )
         .unwrap();
