@@ -19,8 +19,8 @@ use crate::config::{CatalogPlace, Config, Faults};
 use crate::derive::Derivations;
 use crate::domain::{ImageId, Location};
 use crate::fetch::Fetcher;
-use crate::ingest::Staging;
 use crate::ingest::resumable::Resumables;
+use crate::ingest::{Folders, Staging};
 use crate::jobs;
 use crate::notify::{self, Events};
 use crate::quota::Quotas;
@@ -45,6 +45,8 @@ pub struct Service {
     pub stores: Stores,
     /// Reads what clients name by URL.
     pub fetcher: Fetcher,
+    /// The folders whose files batches may name.
+    pub folders: Folders,
     /// Where bytes wait for an import.
     pub staging: Staging,
     /// Images being brought into another form because somebody asks.
@@ -129,6 +131,8 @@ impl Service {
         }
         let catalog = catalog.with_events(Events::from_config(&config.notifications));
         let fetcher = Fetcher::new(&config.fetch);
+        let folders = Folders::open(&config.batches.source_dirs)
+            .context("opening the folders of batches.source_dirs")?;
         let stores = Stores::open(&config.stores, &fetcher).context("opening the stores")?;
         let owner = match catalog.is_shared() {
             true => Some(host(dir).context("naming this data folder")?),
@@ -154,6 +158,7 @@ impl Service {
             catalog,
             stores,
             fetcher,
+            folders,
             staging,
             derivations,
             resumable,

@@ -5,9 +5,10 @@ use std::pin::Pin;
 
 use glint::catalog::{
     Catalog, Column, Direction, Error, Filter, ListQuery, MemberFilter, NumberColumn, Op, SortKey,
-    TimeColumn, Tx, Viewer, VisibilityFilter, images, jobs, locations, members, outbox, purge,
-    staged,
+    TimeColumn, Tx, Viewer, VisibilityFilter, batches, images, jobs, locations, members, outbox,
+    purge, staged,
 };
+use glint::domain::batch::Batch;
 use glint::domain::{
     Hashes, Image, ImageId, Location, MemberStatus, Status, Timestamp, Visibility,
 };
@@ -35,6 +36,7 @@ on_every_database!(
     text_is_compared_by_its_bytes,
     a_job_is_left_to_its_host,
     projects_take_turns,
+    a_batch_keeps_to_its_concurrency,
     whoever_has_a_job_hears_that_it_is_to_end,
     a_clock_that_was_wrong_holds_nothing_up,
     a_purge_forgets_all_but_the_ids,
@@ -584,6 +586,73 @@ async fn projects_take_turns(s: Scratch) {
     }
     let want = ["urgent", "a1", "b1", "c1", "a2", "b2", "d1", "a3"];
     assert_eq!(order, want);
+}
+
+async fn a_batch_keeps_to_its_concurrency(s: Scratch) {
+    let mut tx = s.catalog.write().await.unwrap();
+    let batch = Batch {
+        id: "b".into(),
+        owner: Some("p".into()),
+        user_id: None,
+        plan: serde_json::json!({}),
+        concurrency: 1,
+        created_at: Timestamp(0),
+    };
+    batches::insert(&mut tx, &batch).await.unwrap();
+    let parts = ["1", "2", "3"].map(|id| jobs::Part {
+        id: id.into(),
+        payload: "{}".into(),
+        host: None,
+    });
+    jobs::enqueue_batch(
+        &mut tx,
+        "b",
+        Some("p"),
+        "import",
+        parts.into(),
+        Timestamp(0),
+    )
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+
+    let claim = async |tx: &mut Tx, now| {
+        let claimed = jobs::claim(tx, None, Timestamp(now), Timestamp(now + 10)).await;
+        claimed.unwrap()
+    };
+    let mut tx = s.catalog.write().await.unwrap();
+    let first = claim(&mut tx, 1).await.unwrap();
+    assert_eq!(first.id, "1");
+    // Somebody claims at the same time, before the first claim is a fact.
+    let other = {
+        let catalog = s.catalog.clone();
+        tokio::spawn(async move {
+            let mut tx = catalog.write().await.unwrap();
+            let claimed = jobs::claim(&mut tx, None, Timestamp(1), Timestamp(11)).await;
+            tx.commit().await.unwrap();
+            claimed.unwrap()
+        })
+    };
+    tokio::task::yield_now().await;
+    tx.commit().await.unwrap();
+    assert_eq!(other.await.unwrap(), None);
+
+    let mut tx = s.catalog.write().await.unwrap();
+    jobs::enqueue(&mut tx, "alone", "import", "{}", 0, Timestamp(1))
+        .await
+        .unwrap();
+    assert_eq!(claim(&mut tx, 2).await.unwrap().id, "alone");
+    jobs::finish(&mut tx, &first).await.unwrap();
+    assert_eq!(claim(&mut tx, 2).await.unwrap().id, "2");
+    assert_eq!(claim(&mut tx, 2).await, None);
+    // A lease that is over takes no place.
+    let again = claim(&mut tx, 13).await.unwrap();
+    assert_eq!(again.id, "alone");
+    assert_eq!(claim(&mut tx, 13).await.unwrap().id, "2");
+    // What is to end may go beyond.
+    jobs::stop_batch(&mut tx, "b").await.unwrap();
+    let stopped = claim(&mut tx, 14).await.unwrap();
+    assert!(stopped.id == "3" && stopped.is_cancelled);
 }
 
 async fn whoever_has_a_job_hears_that_it_is_to_end(s: Scratch) {

@@ -150,6 +150,9 @@ const OPERATIONS: &[(&str, &str, &[u16], Kind)] = &[
     ),
     ("DELETE", "/v2/tasks/{task}", &[], Kind::Nothing),
     ("POST", "/v2/tasks/{task}/cancel", &[202], Kind::Nothing),
+    ("POST", "/v2/batches", &[202], Kind::Json),
+    ("POST", "/v2/batches/{batch}/cancel", &[202], Kind::Nothing),
+    ("POST", "/v2/batches/{batch}/retry", &[202], Kind::Json),
     ("PUT", "/v2/cache/{image}", &[202], Kind::Nothing),
     ("POST", "/v2/cache/clean", &[200], Kind::Json),
     ("POST", "/v2/cache/prune", &[200], Kind::Json),
@@ -214,6 +217,7 @@ fn parameters(verb: &str, path: &str) -> Value {
             "os_hash_algo",
             "os_hash_value",
         ],
+        ("GET", "/v2/batches") => &["limit", "marker"],
         ("GET", "/v2/tasks") => &["limit", "marker", "sort_key", "sort_dir", "status", "type"],
         ("GET", "/v2/metadefs/namespaces") => &[
             "limit",
@@ -252,6 +256,24 @@ fn parameters(verb: &str, path: &str) -> Value {
 fn body(verb: &str, path: &str, formats: &Formats) -> Option<Value> {
     let text = || json!({"type": "string"});
     let object = |properties: Value, required: &[&str]| json!({"type": "object", "properties": properties, "required": required});
+    let convert = || {
+        object(
+            json!({
+                "disk_format": text(), "options": {"type": "object"},
+                "compress": {"type": "boolean"},
+            }),
+            &["disk_format"],
+        )
+    };
+    let expected = || {
+        object(
+            json!({
+                "algo": {"enum": ["md5", "sha1", "sha256", "sha384", "sha512"]},
+                "value": text(), "of": {"enum": ["sent", "content"]},
+            }),
+            &["algo", "value"],
+        )
+    };
     let schema = match (verb, path) {
         ("PUT", "/v2/images/{image}/file" | "/v2/images/{image}/stage") => {
             let octets = json!({"application/octet-stream": {"schema": {}}});
@@ -276,6 +298,21 @@ fn body(verb: &str, path: &str, formats: &Formats) -> Option<Value> {
             return Some(json!({"required": true, "content": content}));
         }
         ("POST", "/v2/images") => writable(&schema::image(formats)),
+        ("POST", "/v2/batches") => {
+            let source = json!({"type": "object", "properties": {
+                "url": text(), "image": text(), "file": text(), "name": text(),
+                "disk_format": text(), "container_format": text(), "expected": expected(),
+            }});
+            let sources = json!({"type": "array", "items": {"anyOf": [text(), source]}});
+            object(
+                json!({
+                    "sources": sources, "name": text(), "convert": convert(),
+                    "stores": {"type": "array", "items": text()},
+                    "concurrency": {"type": "integer"}, "properties": {"type": "object"},
+                }),
+                &["sources"],
+            )
+        }
         ("POST", "/v2/images/{image}/import") => {
             let method = object(
                 json!({
@@ -289,19 +326,7 @@ fn body(verb: &str, path: &str, formats: &Formats) -> Option<Value> {
                 json!({
                     "method": method, "stores": {"type": "array", "items": text()},
                     "all_stores": flag, "all_stores_must_succeed": flag,
-                    "convert": object(
-                        json!({
-                            "disk_format": text(), "options": {"type": "object"}, "compress": flag,
-                        }),
-                        &["disk_format"],
-                    ),
-                    "expected": object(
-                        json!({
-                            "algo": {"enum": ["md5", "sha1", "sha256", "sha384", "sha512"]},
-                            "value": text(), "of": {"enum": ["sent", "content"]},
-                        }),
-                        &["algo", "value"],
-                    ),
+                    "convert": convert(), "expected": expected(),
                 }),
                 &["method"],
             )

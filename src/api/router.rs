@@ -10,8 +10,8 @@ use axum::routing::{self, MethodRouter};
 
 use super::error::Failure;
 use super::v2::{
-    actions, appliances, cache, data, images, import, info, locations, members, metadefs, schemas,
-    tags, task_events, tasks, upload,
+    actions, appliances, batches, cache, data, images, import, info, locations, members, metadefs,
+    schemas, tags, task_events, tasks, upload,
 };
 use super::{cors, health, json, middleware, observe, openapi, versions};
 use crate::auth::Identity;
@@ -108,6 +108,19 @@ pub fn router_for(svc: &Shared, identity: Identity) -> Router {
             "/v2/tasks/{task}/cancel",
             At::new().post(task_events::cancel),
         )
+        .at(
+            "/v2/batches",
+            At::new().get(batches::list).post(batches::create),
+        )
+        .at(
+            "/v2/batches/{batch}",
+            At::new().get(batches::show).delete(batches::delete),
+        )
+        .at(
+            "/v2/batches/{batch}/cancel",
+            At::new().post(batches::cancel),
+        )
+        .at("/v2/batches/{batch}/retry", At::new().post(batches::retry))
         .at(
             "/v2/cache",
             At::new().get(cache::list).delete(cache::delete),

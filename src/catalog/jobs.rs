@@ -51,12 +51,70 @@ pub async fn enqueue(
     tx.tell_of_job().await
 }
 
+/// A job of a batch.
+pub struct Part {
+    /// Its id.
+    pub id: String,
+    /// With what, as JSON.
+    pub payload: String,
+    /// The process it is left to; `None`: anybody's.
+    pub host: Option<String>,
+}
+
+/// Enqueues the jobs of a batch that belongs to `project`, in their order, in the transaction of the
+/// facts they follow from. No more of them are claimed at once than the batch says.
+///
+/// # Errors
+/// When the database fails.
+pub async fn enqueue_batch(
+    tx: &mut Tx,
+    batch: &str,
+    project: Option<&str>,
+    kind: &str,
+    parts: Vec<Part>,
+    now: Timestamp,
+) -> Result<()> {
+    let first = match project {
+        Some(project) => next_turn(tx, project).await?,
+        None => 0,
+    };
+    for (order, part) in (0..).zip(parts) {
+        let turn = first + if project.is_some() { order } else { 0 };
+        tx.run(
+            "INSERT INTO jobs (id, kind, payload, priority, run_at, fence, attempts, created_at, \
+             owner, turn, host, batch) VALUES (?, ?, ?, 0, 0, 0, 0, ?, ?, ?, ?, ?)",
+            args![
+                part.id,
+                kind,
+                part.payload,
+                now.0 + order,
+                project.map(str::to_owned),
+                turn,
+                part.host,
+                batch,
+            ],
+        )
+        .await?;
+    }
+    tx.tell_of_job().await
+}
+
 /// Says whose job it is: it takes its turn behind those that `project` has waiting, and beside those
 /// of others. Jobs of nobody are all due at once.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn belongs_to(tx: &mut Tx, id: &str, project: &str) -> Result<()> {
+    let turn = next_turn(tx, project).await?;
+    tx.run(
+        "UPDATE jobs SET owner = ?, turn = ? WHERE id = ?",
+        args![project, turn, id],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn next_turn(tx: &mut Tx, project: &str) -> Result<i64> {
     let mut turn = 0;
     for (sql, args) in [
         (
@@ -72,12 +130,7 @@ pub async fn belongs_to(tx: &mut Tx, id: &str, project: &str) -> Result<()> {
             turn = turn.max(row.opt_int(TABLE, "turn")?.unwrap_or(0));
         }
     }
-    tx.run(
-        "UPDATE jobs SET owner = ?, turn = ? WHERE id = ?",
-        args![project, turn, id],
-    )
-    .await?;
-    Ok(())
+    Ok(turn)
 }
 
 /// Leaves a job to the process called `host`, which has what it needs.
@@ -90,8 +143,12 @@ pub async fn leave_to(tx: &mut Tx, id: &str, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// Claims the job whose turn it is: the most urgent one that is due, held by nobody, and anybody's or
-/// left to `host`.
+/// Jobs of this batch that somebody has.
+const HELD: &str = "SELECT COUNT(*) AS n FROM jobs \
+     WHERE batch = ? AND lease_until >= ? AND lease_until <= ?";
+
+/// Claims the job whose turn it is: the most urgent one that is due, held by nobody, anybody's or
+/// left to `host`, and of no batch that has as many under way as it may. What is to end may always.
 ///
 /// # Errors
 /// When the database fails.
@@ -103,19 +160,31 @@ pub async fn claim(
 ) -> Result<Option<Claimed>> {
     let lock = tx.for_update_of_free_rows();
     let far = now.plus_seconds(FAR).0;
-    let row = tx
-        .first(
-            format!(
-                "SELECT {COLUMNS} FROM jobs WHERE (run_at <= ? OR run_at > ?) \
-                 AND (lease_until IS NULL OR lease_until < ? OR lease_until > ?) \
-                 AND (host IS NULL OR host = ?) \
-                 ORDER BY priority DESC, turn, created_at, id LIMIT 1{lock}"
-            ),
-            args![now.0, far, now.0, far, host.map(str::to_owned)],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let mut job = from_row(&row)?;
+    let sql = format!(
+        "SELECT {COLUMNS}, batch FROM jobs WHERE (run_at <= ? OR run_at > ?) \
+         AND (lease_until IS NULL OR lease_until < ? OR lease_until > ?) \
+         AND (host IS NULL OR host = ?) \
+         AND (batch IS NULL OR cancelled = 1 OR batch NOT IN \
+         (SELECT b.id FROM batches b INNER JOIN jobs held ON held.batch = b.id \
+         WHERE held.lease_until >= ? AND held.lease_until <= ? \
+         GROUP BY b.id, b.concurrency HAVING COUNT(*) >= b.concurrency)) \
+         ORDER BY priority DESC, turn, created_at, id LIMIT 1{lock}"
+    );
+    let mut job = loop {
+        let host = host.map(str::to_owned);
+        let args = args![now.0, far, now.0, far, host, now.0, far];
+        let Some(row) = tx.first(sql.clone(), args).await? else {
+            return Ok(None);
+        };
+        let job = from_row(&row)?;
+        let Some(batch) = row.opt_text(TABLE, "batch")? else {
+            break job;
+        };
+        if job.is_cancelled || has_room(tx, &batch, now.0, far).await? {
+            break job;
+        }
+        // Others were faster, and what they claimed is seen from here on.
+    };
     let changed = tx
         .run(
             "UPDATE jobs SET lease_until = ?, fence = fence + 1, attempts = attempts + 1 \
@@ -129,6 +198,19 @@ pub async fn claim(
     job.fence += 1;
     job.attempts += 1;
     Ok(Some(job))
+}
+
+/// Whether one more job of the batch may be claimed. Until the end of the transaction nobody else is
+/// told so: the batch is locked.
+async fn has_room(tx: &mut Tx, batch: &str, now: i64, far: i64) -> Result<bool> {
+    let lock = tx.for_update();
+    let sql = format!("SELECT id, concurrency FROM batches WHERE id = ?{lock}");
+    let Some(found) = tx.first(sql, args![batch]).await? else {
+        return Ok(true);
+    };
+    let may = found.int("batches", "concurrency")?;
+    let held = tx.first(HELD, args![batch, now, far]).await?;
+    Ok(held.map_or(Ok(0), |row| row.int(TABLE, "n"))? < may)
 }
 
 /// How many jobs wait for a worker, and how many one has claimed.
@@ -216,6 +298,20 @@ pub async fn stop(tx: &mut Tx, id: &str) -> Result<bool> {
     tell_of_stop(tx).await?;
     tx.tell_of_job().await?;
     Ok(changed == 1)
+}
+
+/// The same for all jobs of a batch.
+///
+/// # Errors
+/// When the database fails.
+pub async fn stop_batch(tx: &mut Tx, batch: &str) -> Result<()> {
+    tx.run(
+        "UPDATE jobs SET cancelled = 1, run_at = 0 WHERE batch = ?",
+        args![batch],
+    )
+    .await?;
+    tell_of_stop(tx).await?;
+    tx.tell_of_job().await
 }
 
 /// Tells everybody at work to look whether they still should be.

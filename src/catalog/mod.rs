@@ -3,6 +3,7 @@
 //! `migrations/README.md`.
 
 pub mod appliances;
+pub mod batches;
 mod conn;
 pub mod derivatives;
 pub mod glance;

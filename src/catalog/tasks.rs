@@ -221,13 +221,17 @@ async fn note(tx: &mut Tx, id: &str, events: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Removes tasks that expired before `now`.
+/// Removes tasks that expired before `now`, but for those that a batch still tells of.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn purge(tx: &mut Tx, now: Timestamp) -> Result<u64> {
-    tx.run("DELETE FROM tasks WHERE expires_at < ?", args![now.0])
-        .await
+    tx.run(
+        "DELETE FROM tasks WHERE expires_at < ? \
+         AND NOT EXISTS (SELECT 1 FROM batch_items WHERE task_id = tasks.id)",
+        args![now.0],
+    )
+    .await
 }
 
 fn from_row(row: &Row) -> Result<Task> {

@@ -2,6 +2,7 @@
 //! reported at once.
 
 mod auth;
+mod batches;
 mod catalog;
 mod cors;
 mod derivatives;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use auth::{Auth, AuthMode};
+pub use batches::Batches;
 pub use catalog::{Catalog, CatalogPlace};
 pub use cors::Cors;
 pub use derivatives::Derivatives;
@@ -58,6 +60,8 @@ pub struct Config {
     pub import: Import,
     /// Images in another format than they are stored in.
     pub derivatives: Derivatives,
+    /// Many images asked for at once.
+    pub batches: Batches,
     /// What becomes of deleted images.
     pub delete: Delete,
     /// What is read over HTTP for clients.
@@ -386,6 +390,7 @@ impl Config {
         self.log.validate(&mut faults);
         stores::validate(&self.stores, &mut faults);
         self.derivatives.validate(&self.stores, &mut faults);
+        self.batches.validate(&mut faults);
         if faults.is_empty() {
             Ok(())
         } else {
@@ -412,8 +417,10 @@ mod tests {
         config.api.listen = "0.0.0.0:9292".parse().unwrap();
         config.import.hash = "crc32".into();
         config.import.output_format = Some("floppy".into());
+        config.batches.concurrency = 0;
+        config.batches.source_dirs.push("images".into());
         config.stores.push(config.stores[0].clone());
         let faults = config.validate().unwrap_err().0;
-        assert!(faults.len() >= 4, "{faults:?}");
+        assert!(faults.len() >= 6, "{faults:?}");
     }
 }

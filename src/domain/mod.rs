@@ -1,6 +1,7 @@
 //! What an image *is*: its status and the way it may change, its visibility, its facts. No SQL,
 //! no HTTP, no I/O; everyone may use it.
 
+pub mod batch;
 pub mod endings;
 pub mod expected;
 pub mod hash;

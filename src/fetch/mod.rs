@@ -126,6 +126,17 @@ impl Fetcher {
         Ok(())
     }
 
+    /// Whether the rules allow a URL as it is written. Its host is resolved, and the address
+    /// checked, when it is read.
+    ///
+    /// # Errors
+    /// `Refused`
+    pub fn permits(&self, url: &str) -> Result<(), Error> {
+        rules::check(&self.rules, url)
+            .map(drop)
+            .map_err(Error::Refused)
+    }
+
     /// The whole of what `url` names.
     ///
     /// # Errors

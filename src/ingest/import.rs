@@ -101,7 +101,9 @@ pub(super) async fn accept(
     let task = new_task("api_image_import", image, input, ctx, now);
     let begun = match &request.from {
         Source::Staged => begin(tx, image, Event::ImportStaged).await?,
-        Source::Web { .. } => begin(tx, image, Event::ImportFetched).await?,
+        Source::Web { .. } | Source::Image { .. } | Source::File { .. } => {
+            begin(tx, image, Event::ImportFetched).await?
+        }
         // Its formats come with it.
         Source::Glance { .. } => begin_with(tx, image, Event::ImportFetched, |_| true).await?,
         Source::Copy => {
@@ -135,6 +137,7 @@ pub(super) async fn accept(
         convert: request.convert,
         expected: request.expected,
         appliance: request.appliance,
+        owns_image: false,
     };
     enqueue(tx, &task, ImportJob::KIND, &job, urgency).await?;
     if let Some(host) = staged::host(tx, image).await? {
@@ -174,6 +177,7 @@ pub async fn import_new(
         convert: None,
         expected: None,
         appliance: false,
+        owns_image: false,
     };
     enqueue(&mut tx, &task, ImportJob::KIND, &job, Urgency::Watched).await?;
     tx.commit().await?;
@@ -296,7 +300,13 @@ async fn enqueue(
     Ok(())
 }
 
-fn new_task(kind: &str, image: &ImageId, input: Value, ctx: &Context, now: Timestamp) -> Task {
+pub(super) fn new_task(
+    kind: &str,
+    image: &ImageId,
+    input: Value,
+    ctx: &Context,
+    now: Timestamp,
+) -> Task {
     Task {
         id: uuid::Uuid::new_v4().to_string(),
         kind: kind.into(),

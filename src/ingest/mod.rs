@@ -3,8 +3,10 @@
 //! Intent is written before bytes, bytes are durable before the fact. Whatever dies between
 //! leaves a row that the sweep (`jobs::sweep`) finishes off.
 
+mod batch;
 pub(crate) mod content;
 mod delete;
+mod folders;
 mod import;
 mod intake;
 pub(crate) mod lease;
@@ -26,7 +28,9 @@ use crate::stores;
 use crate::telemetry::counted;
 use crate::telemetry::metrics::Direction;
 
+pub use batch::{Manner, Part, begin_batch, cancel_batch, retry_batch};
 pub use delete::{delete, sweep_doomed};
+pub use folders::{Folders, Refused};
 pub use import::{ImportRequest, import, import_new, locate};
 pub use intake::{Received, digest};
 pub(crate) use stage::{pass, take};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{self, derivatives, images, jobs, locations, staged, tasks};
+use crate::catalog::{self, batches, derivatives, images, jobs, locations, staged, tasks};
 use crate::derive;
 use crate::domain::{Event, ImageId, Status, Timestamp};
 use crate::ingest::{Named, Staging, resumable, sweep_doomed};
@@ -83,6 +83,7 @@ async fn once(svc: &Arc<Service>, today: Timestamp, leases: Leases) -> catalog::
     let mut tx = svc.catalog.write().await?;
     locations::doom_expired(&mut tx, now).await?;
     derivatives::doom_expired(&mut tx, now).await?;
+    batches::purge(&mut tx, today).await?;
     tasks::purge(&mut tx, today).await?;
     tx.commit().await?;
 

@@ -80,6 +80,10 @@ impl Limits {
             }
             // It is counted among the uploading ones already.
             Step::ImportStaged(size) => ((Limit::SizeTotal, size / MIB), None),
+            Step::Batch(images) => (
+                (Limit::CountTotal, images),
+                Some((Limit::CountUploading, images)),
+            ),
         };
         [Some(first), second]
             .into_iter()
@@ -260,6 +264,8 @@ mod tests {
             (Step::ImportStaged(MIB), true),
             (Step::ImportStaged(2 * MIB), false),
             (Step::ImportFetched, true),
+            (Step::Batch(1), true),
+            (Step::Batch(2), false),
         ] {
             assert_eq!(allowed(&some, step), want, "{step:?}");
         }
@@ -275,6 +281,7 @@ mod tests {
             Step::Stage,
             Step::ImportStaged(0),
             Step::ImportFetched,
+            Step::Batch(1),
         ] {
             assert!(!allowed(&full, step), "{step:?}");
         }

@@ -61,6 +61,8 @@ pub enum Step {
     ImportStaged(u64),
     /// An import of what is fetched from elsewhere, or copied.
     ImportFetched,
+    /// So many new images, with an import into each.
+    Batch(u64),
 }
 
 impl Quotas {

@@ -1,6 +1,7 @@
 //! The image API: the golden samples of the reference replayed, and what they do not show.
 
 mod appliances;
+mod batches;
 mod derived;
 mod forms;
 mod house;

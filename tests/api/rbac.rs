@@ -110,6 +110,17 @@ create create-community
 create-for-b    : own     |    yes   403    403    403  |    yes   yes    403    403  |    403    403    | 403
 create-public   : own     |    yes   403    403    403  |    yes   403    403    403  |    403    403    | 403
 
+# get_batches, add_batch, add_batch_files
+list-batches    : own     |    yes   yes    yes    403  |    yes   yes    yes    403  |    yes    yes    | yes
+create-batch    : own     |    yes   yes    403    403  |    yes   yes    403    403  |    yes    403    | 403
+create-batch-of-files
+                : own     |    yes   403    403    403  |    yes   403    403    403  |    403    403    | 403
+
+# get_batch, modify_batch, delete_batch, of a batch of A
+show-batch      : own     |    yes   yes    yes    404  |    yes   404    404    404  |    404    404    | 404
+cancel-batch retry-batch delete-batch
+                : own     |    yes   yes    403    404  |    yes   404    404    404  |    404    404    | 404
+
 # stores_info_detail, tasks_api_access with get_tasks, get_task, add_task
 stores-detail   : own     |    yes   403    403    403  |    yes   403    403    403  |    403    403    | yes
 list-tasks show-task create-task
@@ -264,6 +275,7 @@ impl Question {
 async fn house() -> House {
     House::with(|config| {
         config.api.show_multiple_locations = true;
+        config.batches.open = 100;
         config.import.methods.push("glance-download".into());
     })
     .await
@@ -384,8 +396,15 @@ async fn every_cell_of_the_table_of_images() {
 
 // -- what belongs to nobody ------------------------------------------------------------------------
 
-fn service_wide(h: &House, action: &str, image: &str, task: &str) -> Question {
+fn service_wide(h: &House, action: &str, image: &str, task: &str, batch: &str) -> Question {
     let create = |body: Value| ask("POST", "/v2/images", 201).json(&body);
+    let create_batch = |source: Value, status| {
+        ask("POST", "/v2/batches", status).json(&json!({"sources": [source]}))
+    };
+    let of_batch = |method, action: &str, status| {
+        let target = format!("/v2/batches/{batch}{action}");
+        ask(method, target, status)
+    };
     match action {
         "list-images" => ask("GET", "/v2/images", 200),
         "create" => create(json!({})),
@@ -393,6 +412,15 @@ fn service_wide(h: &House, action: &str, image: &str, task: &str) -> Question {
         "create-public" => create(json!({"visibility": "public"})),
         "create-community" => create(json!({"visibility": "community"})),
         "stores-detail" => ask("GET", "/v2/info/stores/detail", 200),
+        "list-batches" => ask("GET", "/v2/batches", 200),
+        "create-batch" => create_batch(json!(h.web.url("tiny.raw")), 202),
+        // Who may name files is told that there is no such one.
+        "create-batch-of-files" => create_batch(json!({"file": "/nowhere"}), 400),
+        "show-batch" => of_batch("GET", "", 200),
+        // It has ended, and well, which is told to who may ask.
+        "cancel-batch" => of_batch("POST", "/cancel", 409),
+        "retry-batch" => of_batch("POST", "/retry", 409),
+        "delete-batch" => of_batch("DELETE", "", 204),
         "list-tasks" => ask("GET", "/v2/tasks", 200),
         "show-task" => ask("GET", format!("/v2/tasks/{task}"), 200),
         "create-task" => {
@@ -419,18 +447,33 @@ fn service_wide(h: &House, action: &str, image: &str, task: &str) -> Question {
     }
 }
 
+/// A new batch of project A that has ended.
+async fn ended_batch(h: &House) -> String {
+    let made = service_wide(h, "create-batch", "", "", "").done(h).await;
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    let target = format!("/v2/batches/{id}");
+    h.until(&target, |batch| batch["status"] == "done").await;
+    id
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_cell_of_the_table_of_what_belongs_to_nobody() {
     let h = house().await;
     let image = image_for(&h, "show", "public").await;
-    let made = service_wide(&h, "create-task", &image, "").done(&h).await;
+    let made = service_wide(&h, "create-task", &image, "", "")
+        .done(&h)
+        .await;
     let task = made.json()["id"].as_str().unwrap().to_owned();
     let mut wrong = Vec::new();
+    let mut batch = ended_batch(&h).await;
     for Row { action, cells, .. } in rows(SERVICE_WIDE) {
         for ((who, token), cell) in PEOPLE.iter().zip(cells) {
-            let question = service_wide(&h, action, &image, &task);
+            let question = service_wide(&h, action, &image, &task, &batch);
             let wanted = expected(cell, question.success);
             let got = question.put_to(&h, token).await.status;
+            if action == "delete-batch" && got.is_success() {
+                batch = ended_batch(&h).await;
+            }
             if got != wanted {
                 wrong.push(format!("{action}, {who}: {got}, not {wanted}"));
             }

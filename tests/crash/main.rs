@@ -1,6 +1,7 @@
 //! Faults: kill -9 at any moment, clients that hang up or lie, a full disk. What was acknowledged
 //! is there, what failed has left nothing, and the server goes on.
 
+mod batches;
 mod faults;
 mod imports;
 mod server;

@@ -100,7 +100,7 @@ fn conflict(sentence: &str) -> Failure {
     Failure::new(StatusCode::CONFLICT, sentence)
 }
 
-fn unknown_store(store: &str) -> Failure {
+pub(super) fn unknown_store(store: &str) -> Failure {
     conflict(&format!("Store for identifier {store} not found"))
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod actions;
 pub(super) mod appliances;
+pub(super) mod batches;
 pub(super) mod cache;
 pub(super) mod data;
 mod derived;

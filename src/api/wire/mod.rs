@@ -1,5 +1,6 @@
 //! What goes over the wire, in Glance's spelling: serde types and nothing else derives from them.
 
+mod batch;
 mod image;
 mod location;
 mod member;
@@ -9,6 +10,7 @@ mod task;
 
 use axum::http::{HeaderMap, header};
 
+pub(super) use batch::{BatchPage, BatchView, Plan, SourcePlan};
 pub(super) use image::{ImageList, ImageView};
 pub(super) use location::LocationView;
 pub(super) use member::{MemberList, MemberView};

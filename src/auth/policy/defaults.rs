@@ -64,6 +64,13 @@ pub(super) const DEFAULTS: &[(&str, &str)] = &[
     ("add_task", ANYONE),
     ("modify_task", ANYONE),
     ("tasks_api_access", ADMIN),
+    ("get_batch", PROJECT_READER),
+    ("get_batches", PROJECT_READER),
+    ("add_batch", PROJECT_MEMBER),
+    // Whoever may reads what lies in the folders of `[batches] source_dirs`.
+    ("add_batch_files", ADMIN),
+    ("modify_batch", PROJECT_MEMBER),
+    ("delete_batch", PROJECT_MEMBER),
     ("metadef_default", ANYONE),
     ("metadef_admin", ADMIN),
     ("get_metadef_namespace", METADEF_READER),

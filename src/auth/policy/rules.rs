@@ -35,7 +35,11 @@ fn check_seen(
 /// administrators.
 fn check_mutable(rule: &'static str, ctx: &Context, image: &Image) -> Verdict {
     check_seen(rule, "get_image", ctx, image)?;
-    if ctx.is_admin || (!ctx.read_only && ctx.owns(image.owner.as_deref())) {
+    check_own(rule, ctx, image.owner.as_deref())
+}
+
+fn check_own(rule: &'static str, ctx: &Context, owner: Option<&str>) -> Verdict {
+    if ctx.is_admin || (!ctx.read_only && ctx.owns(owner)) {
         return Ok(());
     }
     Err(Denied {
@@ -130,6 +134,45 @@ image! { check_mutable:
     "remove a location, or its data from one store" delete_image_location
     "share it" add_member
     "no longer share it" delete_member
+}
+
+own! {
+    "list batches" get_batches
+    "ask for a batch" add_batch
+    "take files of the server's own into a batch" add_batch_files
+}
+
+/// Rules about a batch that `owner` has. Who is denied one and `get_batch` too may not know that there
+/// is one; whatever the rules say, nobody but that project and administrators changes it.
+macro_rules! batch {
+    ($($doc:literal $name:ident)*) => {$(
+        #[doc = concat!("`", stringify!($name), "`: ", $doc, ".")]
+        ///
+        /// # Errors
+        /// [`Denied`]
+        pub fn $name(ctx: &Context, owner: Option<&str>) -> Verdict {
+            let target = Owned { owner, visibility: None };
+            check_seen(stringify!($name), "get_batch", ctx, &target)?;
+            check_own(stringify!($name), ctx, owner)
+        }
+    )*};
+}
+
+batch! {
+    "end it, and begin again with what failed" modify_batch
+    "forget it" delete_batch
+}
+
+/// `get_batch`: show it.
+///
+/// # Errors
+/// [`Denied`]
+pub fn get_batch(ctx: &Context, owner: Option<&str>) -> Verdict {
+    let target = Owned {
+        owner,
+        visibility: None,
+    };
+    check_seen("get_batch", "get_batch", ctx, &target)
 }
 
 /// `add_image`: create for `owner`.
@@ -373,8 +416,14 @@ mod tests {
     #[test]
     fn the_table_of_what_is_no_image() {
         type Asked = fn(&Context) -> Verdict;
-        let table: [(&str, Asked, &str); 16] = [
+        let table: [(&str, Asked, &str); 22] = [
             ("get_images", get_images, "yyyyyfff"),
+            ("get_batches", get_batches, "yyyyyfff"),
+            ("add_batch", add_batch, "yyfyffff"),
+            ("add_batch_files", add_batch_files, "yfffffff"),
+            ("get_batch", |c| get_batch(c, Some("a")), "yyyhhhhh"),
+            ("modify_batch", |c| modify_batch(c, Some("a")), "yyfhhhhh"),
+            ("delete_batch", |c| delete_batch(c, Some("a")), "yyfhhhhh"),
             ("stores_info_detail", stores_info_detail, "yffffyff"),
             ("tasks_api_access", tasks_api_access, "yfffffff"),
             ("get_task", get_task, "yyyyyyyy"),

@@ -204,7 +204,8 @@ impl ImportJob {
     }
 }
 
-async fn abandon(tx: &mut Tx, image: &Image) -> catalog::Result<()> {
+/// Deletes an image that was importing.
+pub(super) async fn abandon(tx: &mut Tx, image: &Image) -> catalog::Result<()> {
     images::delete(tx, image, Status::Deleted, Timestamp::now()).await?;
     locations::doom_all(tx, &image.id).await
 }

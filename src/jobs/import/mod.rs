@@ -54,6 +54,9 @@ pub struct ImportJob {
     /// Whether each disk of an archive becomes an image.
     #[serde(default)]
     pub appliance: bool,
+    /// Whether the image was made for this import, and goes with it when it fails.
+    #[serde(default)]
+    pub owns_image: bool,
 }
 
 /// Where the bytes of an import come from.
@@ -79,6 +82,16 @@ pub enum Source {
     },
     /// The image's own locations: it only gets more of them.
     Copy,
+    /// Another image of ours, as it is stored.
+    Image {
+        /// Its id.
+        id: String,
+    },
+    /// A file in a folder of `[batches] source_dirs`.
+    File {
+        /// Its path.
+        path: String,
+    },
 }
 
 /// A token, never shown. It lies in the job until that ends.
@@ -223,17 +236,21 @@ impl ImportJob {
             if image.status == Status::Importing {
                 staged::delete(&mut tx, &id).await?;
             }
-            images::change(&mut tx, &id, image.status, |image| {
-                if let Ok(queued) = image.status.apply(Event::ImportFailed) {
-                    image.status = queued;
-                    image.forget_data();
-                }
-                let before = image.properties.get(FAILED).cloned().unwrap_or_default();
-                let failed = before.split(',').chain(failed.iter().map(String::as_str));
-                let failed: Vec<_> = failed.filter(|s| !s.is_empty()).collect();
-                end_import(image, failed.join(","));
-            })
-            .await?;
+            if self.owns_image && image.status == Status::Importing {
+                linked::abandon(&mut tx, &image).await?;
+            } else {
+                images::change(&mut tx, &id, image.status, |image| {
+                    if let Ok(queued) = image.status.apply(Event::ImportFailed) {
+                        image.status = queued;
+                        image.forget_data();
+                    }
+                    let before = image.properties.get(FAILED).cloned().unwrap_or_default();
+                    let failed = before.split(',').chain(failed.iter().map(String::as_str));
+                    let failed: Vec<_> = failed.filter(|s| !s.is_empty()).collect();
+                    end_import(image, failed.join(","));
+                })
+                .await?;
+            }
         }
         // Before the image is queued again: what is staged next has the same name.
         remove(svc.staging.path(&id)).await;

@@ -8,23 +8,28 @@ use reqwest::header::HeaderMap;
 use super::bytes::{Bytes, Ready, of_fetch, transient};
 use super::publish::of_store;
 use super::{ImportJob, Source, deleted};
-use crate::catalog::jobs;
+use crate::catalog::{images, jobs};
 use crate::convert::{self, Plan};
-use crate::domain::{Image, Measured};
+use crate::domain::{Image, ImageId, Measured, Status};
 use crate::fetch::Changed;
 use crate::ingest::{self, Announced, Body};
 use crate::jobs::meter::{Meter, Phase};
 use crate::jobs::runner::{Failure, chain};
 use crate::service::Service;
-use crate::stores::Tee;
+use crate::stores::{self, Tee};
 use crate::telemetry::metrics::Direction;
 
 /// Where the bytes of an import come from that are not ours yet.
 pub(super) struct Origin {
     /// The image they are for, with what came along.
     pub(super) image: Image,
-    url: String,
-    headers: HeaderMap,
+    place: Place,
+}
+
+enum Place {
+    Url(String, HeaderMap),
+    Image(ImageId),
+    File(String),
 }
 
 impl ImportJob {
@@ -38,8 +43,15 @@ impl ImportJob {
             Source::Staged => return Ok(None),
             Source::Web { uri } => Origin {
                 image: image.clone(),
-                url: uri.clone(),
-                headers: HeaderMap::new(),
+                place: Place::Url(uri.clone(), HeaderMap::new()),
+            },
+            Source::Image { id } => Origin {
+                image: image.clone(),
+                place: Place::Image(id.parse().map_err(|_| no_source())?),
+            },
+            Source::File { path } => Origin {
+                image: image.clone(),
+                place: Place::File(path.clone()),
             },
             Source::Glance {
                 endpoint,
@@ -53,8 +65,7 @@ impl ImportJob {
                 let headers = super::remote::headers(token)?;
                 Origin {
                     image: self.copy_metadata(svc, image, &url, &headers).await?,
-                    url: format!("{url}/file"),
-                    headers,
+                    place: Place::Url(format!("{url}/file"), headers),
                 }
             }
             // An image without data is nothing to copy.
@@ -65,18 +76,39 @@ impl ImportJob {
     /// Begins to read.
     pub(super) async fn open(
         &self,
-        svc: &Service,
+        svc: &Arc<Service>,
         origin: &Origin,
         meter: &Arc<Meter>,
     ) -> Result<(Body, Announced), Failure> {
-        let answer = svc.fetcher.download(&origin.url, &origin.headers).await;
-        let answer = answer.map_err(of_fetch)?;
-        meter.begin(Phase::Fetching, answer.length, answer.length);
+        let (body, size) = match &origin.place {
+            Place::Url(url, headers) => {
+                let answer = svc.fetcher.download(url, headers).await;
+                let answer = answer.map_err(of_fetch)?;
+                (answer.body, answer.length)
+            }
+            Place::Image(id) => {
+                let image = images::find(&mut svc.catalog.read().await?, id).await?;
+                let image = image.filter(|i| i.status == Status::Active);
+                let (image, size) = image
+                    .and_then(|image| image.size.map(|size| (image, size)))
+                    .ok_or_else(no_source)?;
+                let body = ingest::download(svc, &image, 0..size, &[]).await;
+                (body.map_err(transient)?, Some(size))
+            }
+            Place::File(path) => {
+                let opened = svc.folders.file(path).await;
+                let (file, size) = opened
+                    .map_err(|e| Failure::Final(format!("The source was refused: {e}").into()))?;
+                let body = stores::read_stream(Arc::new(file), 0..size);
+                (body, Some(size))
+            }
+        };
+        meter.begin(Phase::Fetching, size, size);
         let announced = Announced {
-            size: answer.length,
+            size,
             digest: self.expected.clone(),
         };
-        Ok((meter.count_in(answer.body, true), announced))
+        Ok((meter.count_in(body, true), announced))
     }
 
     /// Whether bytes may go where they belong while they come: nothing is done to them, and nobody
@@ -153,6 +185,11 @@ impl ImportJob {
             Err(reason) => Err(Failure::Final(reason.into())),
         }
     }
+}
+
+/// Why an import ends that copies an image which is not there any more.
+fn no_source() -> Failure {
+    Failure::Final("The image to be copied is not active any more".into())
 }
 
 /// Why bytes did not come in from elsewhere.
