@@ -48,6 +48,7 @@ pub(in crate::api) async fn create(
     let owner = ctx.project.as_deref();
     let of = count(&sources);
     let Order { parts, manner } = plan::order(&svc, &ctx, owner, &plan, &sources, of).await?;
+    let parts = parts.into_iter().collect::<Result<_, _>>()?;
     let step = Step::Batch(of.into());
     svc.quotas.check(&svc.catalog, owner, step).await?;
     let batch = Batch {
@@ -152,7 +153,8 @@ pub(in crate::api) async fn cancel(
     }
 }
 
-/// `POST /v2/batches/{id}/retry`: what failed begins again, with the rights of whoever asks.
+/// `POST /v2/batches/{id}/retry`: what failed begins again, with the rights of whoever asks. What
+/// cannot be begun at all stays as it is, unless that is everything.
 pub(in crate::api) async fn retry(
     State(svc): State<Arc<Service>>,
     ctx: Context,
@@ -176,9 +178,23 @@ pub(in crate::api) async fn retry(
     let plan: Plan = serde_json::from_value(batch.plan.clone())
         .map_err(|_| Failure::of(StatusCode::INTERNAL_SERVER_ERROR))?;
     let Order { parts, manner } = plan::order(&svc, &ctx, owner, &plan, &failed, of).await?;
-    let step = Step::Batch(count(&failed).into());
+    let mut refused = None;
+    let parts: Vec<_> = parts
+        .into_iter()
+        .zip(tasks)
+        .filter_map(|(part, task)| match part {
+            Ok(part) => Some((part, task)),
+            Err(why) => {
+                refused.get_or_insert(why);
+                None
+            }
+        })
+        .collect();
+    if let (true, Some(why)) = (parts.is_empty(), refused) {
+        return Err(why);
+    }
+    let step = Step::Batch(parts.len() as u64);
     svc.quotas.check(&svc.catalog, owner, step).await?;
-    let parts = parts.into_iter().zip(tasks).collect();
     ingest::retry_batch(&svc, &batch, parts, &manner, &ctx).await?;
     Ok((StatusCode::ACCEPTED, shown(&svc, &batch).await?).into_response())
 }

@@ -52,7 +52,8 @@ fn of_serde(error: serde_json::Error) -> Failure {
 
 /// The images of a batch, and how they are made.
 pub(super) struct Order {
-    pub(super) parts: Vec<Part>,
+    /// In the order of the sources: what cannot be begun says why.
+    pub(super) parts: Vec<Result<Part, Failure>>,
     pub(super) manner: Manner,
 }
 
@@ -88,7 +89,7 @@ pub(super) async fn order(
     let mut parts = Vec::with_capacity(sources.len());
     let mut tx = svc.catalog.read().await?;
     for (n, source) in sources {
-        parts.push(maker.part(&mut tx, *n, source).await?);
+        parts.push(maker.part(&mut tx, *n, source).await);
     }
     let manner = Manner {
         stores,
