@@ -45,10 +45,13 @@ impl Farm {
         let dir = tempfile::tempdir().unwrap();
         let config = format!(
             "{}[import]\nworkers = 0\nlease = 2\nshared_staging = '{}'\n\
-             output_format = 'qcow2'\ncompress = true\n[log]\naccess = false\n",
+             output_format = 'qcow2'\ncompress = true\n[log]\naccess = false\n\
+             [batches]\nsource_dirs = ['{}']\n",
             config(&url, &dir.path().join("store")),
-            dir.path().join("staging").display()
+            dir.path().join("staging").display(),
+            dir.path().join("sources").display()
         );
+        std::fs::create_dir(dir.path().join("sources")).unwrap();
         let file = dir.path().join("server.toml");
         std::fs::write(&file, &config).unwrap();
         assert_eq!(db(&file, &["sync"]), Some(0));
@@ -254,6 +257,59 @@ fn workers_killed_at_random_moments_are_replaced() {
     }
     drop(workers);
     farm.assert_clean(images.len());
+}
+
+#[test]
+fn a_batch_keeps_to_its_concurrency_while_workers_are_killed() {
+    const IMAGES: usize = 8;
+    /// Jobs of a batch that somebody has.
+    const HELD: &str = "SELECT COUNT(*) FROM jobs WHERE batch IS NOT NULL AND lease_until >= \
+        CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
+    let Some(mut farm) = Farm::start() else {
+        return;
+    };
+    let data = data();
+    let sources: Vec<_> = (0..IMAGES)
+        .map(|n| {
+            let file = farm.dir.path().join(format!("sources/{n}.raw"));
+            std::fs::write(&file, &data).unwrap();
+            serde_json::json!({"file": file})
+        })
+        .collect();
+    let body = serde_json::json!({"sources": sources, "concurrency": 2});
+    let batch = farm.server().json("POST", "/v2/batches", &body.to_string());
+    let target = batch["self"].as_str().unwrap();
+    let mut conn = farm.connect();
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+    let mut workers = NAMES.map(|name| farm.worker(name));
+    let mut most = 0;
+    let start = Instant::now();
+    let mut killed = 0;
+    let ended = loop {
+        let held = farm.count(&mut conn, HELD);
+        most = most.max(held);
+        assert!(held <= 2, "{held} at once");
+        // Somebody dies whenever there is much under way.
+        if held == 2 && killed < 4 {
+            let n = killed % NAMES.len();
+            drop(std::mem::replace(&mut workers[n], Worker(nobody())));
+            workers[n] = farm.worker(NAMES[n]);
+            killed += 1;
+        }
+        let found = farm.server().json("GET", target, "");
+        if !["waiting", "running"].contains(&found["status"].as_str().unwrap()) {
+            break found;
+        }
+        assert!(start.elapsed() < PATIENCE, "{found:#}");
+    };
+    assert_eq!(ended["counts"]["done"], IMAGES, "{ended:#}");
+    assert_eq!((most, killed), (2, 4));
+    for item in ended["items"].as_array().unwrap() {
+        let image = format!("/v2/images/{}", item["image_id"].as_str().unwrap());
+        farm.check(&image, "of a batch");
+    }
+    drop(workers);
+    farm.assert_clean(IMAGES);
 }
 
 /// A process that has ended.
