@@ -143,6 +143,9 @@ pub async fn leave_to(tx: &mut Tx, id: &str, host: &str) -> Result<()> {
     Ok(())
 }
 
+/// Jobs looked at by one claim.
+const CLAIMS: u32 = 8;
+
 /// Jobs of this batch that somebody has.
 const HELD: &str = "SELECT COUNT(*) AS n FROM jobs \
      WHERE batch = ? AND lease_until >= ? AND lease_until <= ?";
@@ -170,21 +173,25 @@ pub async fn claim(
          GROUP BY b.id, b.concurrency HAVING COUNT(*) >= b.concurrency)) \
          ORDER BY priority DESC, turn, created_at, id LIMIT 1{lock}"
     );
-    let mut job = loop {
+    // Where others are faster, what they claimed is seen the next time.
+    for _ in 0..CLAIMS {
         let host = host.map(str::to_owned);
         let args = args![now.0, far, now.0, far, host, now.0, far];
         let Some(row) = tx.first(sql.clone(), args).await? else {
             return Ok(None);
         };
         let job = from_row(&row)?;
-        let Some(batch) = row.opt_text(TABLE, "batch")? else {
-            break job;
-        };
-        if job.is_cancelled || has_room(tx, &batch, now.0, far).await? {
-            break job;
+        let batch = row.opt_text(TABLE, "batch")?;
+        match batch.filter(|_| !job.is_cancelled) {
+            Some(batch) if !has_room(tx, &batch, now.0, far).await? => {}
+            _ => return hold(tx, job, lease_until).await,
         }
-        // Others were faster, and what they claimed is seen from here on.
-    };
+    }
+    Ok(None)
+}
+
+/// Takes the lease of a job that was found free.
+async fn hold(tx: &mut Tx, mut job: Claimed, lease_until: Timestamp) -> Result<Option<Claimed>> {
     let changed = tx
         .run(
             "UPDATE jobs SET lease_until = ?, fence = fence + 1, attempts = attempts + 1 \
