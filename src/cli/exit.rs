@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use formats::ErrorKind;
 
 use super::convert::Refusal;
+use super::remote;
 use super::signals::Ended;
 
 /// A failure that an inner process has told of already.
@@ -35,7 +36,7 @@ impl Exit {
     /// Whose fault `error` was.
     #[must_use]
     pub fn of(error: &anyhow::Error) -> Self {
-        if error.is::<Refusal>() {
+        if error.is::<Refusal>() || error.downcast_ref().is_some_and(remote::Error::is_of_image) {
             return Self::Image;
         }
         if let Some(ended) = error.downcast_ref::<Ended>() {

@@ -27,6 +27,7 @@ mod permit;
 mod policy;
 mod progress;
 mod publish;
+mod remote;
 mod resize;
 mod serve;
 mod signals;
@@ -88,6 +89,8 @@ enum Command {
     Create(create::Args),
     /// Change the size of the disk in a raw or qcow2 image, in place
     Resize(resize::Args),
+    /// Bring images to an image service and back
+    Image(remote::Args),
     /// Serve images over HTTP
     Serve(ServeArgs),
     /// Work on the imports of a service whose catalog and stores this machine shares
@@ -139,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Measure(args) => measure::run(&args),
         Command::Create(args) => create::run(&args),
         Command::Resize(args) => resize::run(&args),
+        Command::Image(args) => remote::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Worker(args) => worker::run(&args),
         Command::Db(args) => db::run(&args),

@@ -187,7 +187,7 @@ impl KeystoneConfig {
         self.cache_seconds.unwrap_or(60)
     }
 
-    pub(super) fn validate(&self, section: &str, faults: &mut Vec<String>) {
+    pub(crate) fn validate(&self, section: &str, faults: &mut Vec<String>) {
         let mut fault = |what: &str| faults.push(format!("{section}: {what}"));
         match self.auth_url.as_deref() {
             None => fault("auth_url is not set"),

@@ -32,6 +32,7 @@ pub use batch::{Manner, Part, begin_batch, cancel_batch, retry_batch};
 pub use delete::{delete, sweep_doomed};
 pub use folders::{Folders, Refused};
 pub use import::{ImportRequest, import, import_new, locate};
+pub(crate) use intake::Digest;
 pub use intake::{Received, digest};
 pub(crate) use stage::{pass, take};
 pub use stage::{stage, upload_converting};

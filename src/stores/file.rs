@@ -290,7 +290,7 @@ fn commit(file: &File, path: &Path, len: u64) -> Result<()> {
 
 /// Writes `bytes` at `at` into a new file, leaving out zeros block by block of the file: what is
 /// never written reads as zero.
-fn write_sparse(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+pub(crate) fn write_sparse(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     let lead = (HOLE - at as usize % HOLE) % HOLE;
     let (lead, rest) = bytes.split_at(lead.min(bytes.len()));
     let (mut start, mut end) = (0, 0);

@@ -20,6 +20,7 @@ use formats::Source;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
+pub(crate) use file::write_sparse;
 pub use file::{FileStore, FileWriter, sync_dir};
 pub use http::{HttpStore, is_http};
 pub use put::put_file;

@@ -4,6 +4,7 @@
 mod batches;
 mod faults;
 mod imports;
+#[path = "../support/server.rs"]
 mod server;
 mod uploads;
 

@@ -1,7 +1,6 @@
 //! `glint` on real database servers: what it does while they are away, and several of it on one.
 
-#[path = "../crash/server.rs"]
-#[expect(dead_code, reason = "shared with the crash tests")]
+#[path = "../support/server.rs"]
 mod server;
 mod side_by_side;
 #[path = "../support/mod.rs"]

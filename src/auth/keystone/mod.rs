@@ -24,12 +24,11 @@ use reqwest::header::HeaderValue;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-pub use session::Trouble;
+pub use session::{Session, Trouble};
 
 use super::{Context, Proof, Refusal};
 use crate::config::KeystoneConfig;
 use crate::domain::Timestamp;
-use session::Session;
 use token::{Answer, Holder, plausible};
 
 /// For how long a refused token is known, at most.

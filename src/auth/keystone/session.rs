@@ -51,7 +51,7 @@ pub enum Trouble {
 }
 
 /// The connection.
-pub(super) struct Session {
+pub struct Session {
     client: Client,
     url: String,
     login: Value,
@@ -92,18 +92,28 @@ impl Session {
         if config.insecure == Some(true) {
             client = client.tls_danger_accept_invalid_certs(true);
         }
-        Ok(Self {
-            client: client.build().map_err(|e| format!("setting up TLS: {e}"))?,
+        let client = client.build().map_err(|e| format!("setting up TLS: {e}"))?;
+        Ok(Self::over(client, config))
+    }
+
+    /// The account that `config` names, by a client that is set up already.
+    #[must_use]
+    pub fn over(client: Client, config: &KeystoneConfig) -> Self {
+        Self {
+            client,
             url: config.url(),
             login: login(config),
             calls: Semaphore::new(MAX_CALLS),
             token: Mutex::default(),
-        })
+        }
     }
 
     /// Asks for `path`, with a further header. Our own token is renewed once if Keystone does not
     /// take it any more.
-    pub(super) async fn get(
+    ///
+    /// # Errors
+    /// [`Trouble`]
+    pub async fn get(
         &self,
         path: &str,
         subject: Option<&HeaderValue>,
@@ -131,7 +141,10 @@ impl Session {
     }
 
     /// Our own token; another one than `stale`.
-    async fn own(&self, stale: Option<&HeaderValue>) -> Result<HeaderValue, Trouble> {
+    ///
+    /// # Errors
+    /// [`Trouble`]
+    pub async fn own(&self, stale: Option<&HeaderValue>) -> Result<HeaderValue, Trouble> {
         let mut own = self.token.lock().await;
         if let Some((token, expires)) = &own.current
             && stale != Some(token)

@@ -1,4 +1,5 @@
 //! A real `glint serve` on loopback, to be killed, and a client that can misbehave.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -13,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A running server. Killed when dropped.
 pub(crate) struct Server {
     child: Mutex<Child>,
-    port: u16,
+    pub(crate) port: u16,
     pub(crate) data: PathBuf,
 }
 

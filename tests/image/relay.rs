@@ -1,0 +1,112 @@
+//! A relay before a server, whose address stays when the server is started anew, and which can be
+//! stopped in the middle of whatever passes.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// How long a test may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct State {
+    /// The server's port.
+    to: u16,
+    /// Bytes that may pass yet, both ways together.
+    left: usize,
+    /// How often it went on: connections of an earlier time are cut.
+    time: u32,
+}
+
+#[derive(Clone)]
+pub(crate) struct Relay {
+    pub(crate) port: u16,
+    state: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl Relay {
+    /// Stops after `left` bytes.
+    pub(crate) fn new(to: u16, left: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let state = State { to, left, time: 0 };
+        let relay = Self {
+            port: listener.local_addr().unwrap().port(),
+            state: Arc::new((Mutex::new(state), Condvar::new())),
+        };
+        let this = relay.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                this.pass(&client);
+            }
+        });
+        relay
+    }
+
+    /// Waits until so many bytes have passed.
+    pub(crate) fn wait(&self) {
+        let (state, changed) = &*self.state;
+        let state = state.lock().unwrap();
+        let waited = changed.wait_timeout_while(state, PATIENCE, |state| state.left > 0);
+        assert!(!waited.unwrap().1.timed_out(), "so much never passed");
+    }
+
+    /// Cuts what is connected, and lets `left` bytes pass between new connections and `to`.
+    pub(crate) fn go_on(&self, to: u16, left: usize) {
+        let (state, changed) = &*self.state;
+        let mut state = state.lock().unwrap();
+        (state.to, state.left) = (to, left);
+        state.time += 1;
+        changed.notify_all();
+    }
+
+    fn pass(&self, client: &TcpStream) {
+        let (to, time) = {
+            let state = self.state.0.lock().unwrap();
+            (state.to, state.time)
+        };
+        let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else {
+            return;
+        };
+        for (from, to) in [(client, &server), (&server, client)] {
+            let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            let this = self.clone();
+            thread::spawn(move || this.copy(&from, &to, time));
+        }
+    }
+
+    fn copy(&self, mut from: &TcpStream, mut to: &TcpStream, time: u32) {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            let mut bytes = &buffer[..read];
+            while !bytes.is_empty() {
+                let some = self.take(bytes.len(), time);
+                if some == 0 || to.write_all(&bytes[..some]).is_err() {
+                    let _ = from.shutdown(Shutdown::Both);
+                    let _ = to.shutdown(Shutdown::Both);
+                    return;
+                }
+                bytes = &bytes[some..];
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    }
+
+    /// How many of `wanted` bytes may pass: none on a connection that is cut.
+    fn take(&self, wanted: usize, time: u32) -> usize {
+        let (state, changed) = &*self.state;
+        let state = state.lock().unwrap();
+        let mut state = changed
+            .wait_while(state, |state| state.left == 0 && state.time == time)
+            .unwrap();
+        if state.time != time {
+            return 0;
+        }
+        let some = wanted.min(state.left);
+        state.left -= some;
+        if state.left == 0 {
+            changed.notify_all();
+        }
+        some
+    }
+}
