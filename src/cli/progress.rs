@@ -40,14 +40,27 @@ pub(super) fn shown<T>(progress: &Progress, show: Show, work: impl FnOnce() -> T
 /// Answers how many bytes are done, and how many there are in all.
 pub(super) type Measure<'a> = dyn Fn() -> (u64, u64) + Sync + 'a;
 
+/// Answers what is being done; nothing where it is always the same.
+pub(super) type Doing<'a> = dyn Fn() -> String + Sync + 'a;
+
 /// Does `work`, showing what `measure` says meanwhile.
 pub(super) fn shown_by<T>(measure: &Measure<'_>, show: Show, work: impl FnOnce() -> T) -> T {
+    told_by(measure, &String::new, show, work)
+}
+
+/// Does `work`, showing what `measure` and `doing` say meanwhile.
+pub(super) fn told_by<T>(
+    measure: &Measure<'_>,
+    doing: &Doing<'_>,
+    show: Show,
+    work: impl FnOnce() -> T,
+) -> T {
     let (working, done) = mpsc::channel::<()>();
     thread::scope(|scope| {
         match show {
             Show::Nothing => {}
-            Show::Bar => _ = scope.spawn(|| bar(measure, done)),
-            Show::Lines => _ = scope.spawn(|| lines(measure, done)),
+            Show::Bar => _ = scope.spawn(|| bar(measure, doing, done)),
+            Show::Lines => _ = scope.spawn(|| lines(measure, doing, done)),
         }
         // Dropped with the closure, also when `work` panics: the other side then ends.
         let _working = working;
@@ -56,27 +69,33 @@ pub(super) fn shown_by<T>(measure: &Measure<'_>, show: Show, work: impl FnOnce()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a receiver is not Sync")]
-fn bar(measure: &Measure<'_>, working: Receiver<()>) {
-    let style = "{percent:>3}% [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}";
+fn bar(measure: &Measure<'_>, doing: &Doing<'_>, working: Receiver<()>) {
+    let style = "{percent:>3}% [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}  {msg}";
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style.progress_chars("=> "));
     }
     while working.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
         let (done, total) = measure();
-        bar.set_length(total);
+        // Where the whole is not known, it is what there is so far.
+        bar.set_length(if total == 0 { done } else { total });
         bar.set_position(done);
+        bar.set_message(doing());
     }
     bar.finish_and_clear();
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a receiver is not Sync")]
-fn lines(measure: &Measure<'_>, working: Receiver<()>) {
+fn lines(measure: &Measure<'_>, doing: &Doing<'_>, working: Receiver<()>) {
     let start = Instant::now();
     loop {
         let ended = working.recv_timeout(Duration::from_secs(1)) != Err(RecvTimeoutError::Timeout);
         let (done, total) = measure();
-        output::talk(line(done, total, start.elapsed()));
+        let line = line(done, total, start.elapsed());
+        match doing() {
+            doing if doing.is_empty() => output::talk(line),
+            doing => output::talk(format_args!("{line}, {doing}")),
+        }
         if ended {
             return;
         }
@@ -85,8 +104,11 @@ fn lines(measure: &Measure<'_>, working: Receiver<()>) {
 
 /// Progress in words.
 fn line(done: u64, total: u64, elapsed: Duration) -> String {
-    let percent = u128::from(done) * 100 / u128::from(total.max(1));
     let rate = rate(done, elapsed);
+    if total == 0 && done > 0 {
+        return format!("{}, {}/s", HumanBytes(done), HumanBytes(rate));
+    }
+    let percent = u128::from(done) * 100 / u128::from(total.max(1));
     let left = Duration::from_secs((total - done.min(total)) / rate.max(1));
     let text = format!(
         "{percent}%, {} of {}, {}/s",
@@ -127,5 +149,6 @@ mod tests {
         assert_eq!(percent(&line(1 << 20, 4 << 20, second)), Some(25));
         assert_eq!(percent("note: 25 of 100 are missing"), None);
         assert_eq!(line(0, 0, Duration::ZERO), "0%, 0 B of 0 B, 0 B/s");
+        assert_eq!(line(1 << 20, 0, second), "1.00 MiB, 1.00 MiB/s");
     }
 }

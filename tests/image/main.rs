@@ -2,13 +2,16 @@
 //! or cut meanwhile.
 
 mod download;
+mod import;
 mod relay;
 #[path = "../support/server.rs"]
 mod server;
+mod upload;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use relay::Relay;
 use serde_json::Value;
@@ -47,6 +50,7 @@ impl Room {
             .current_dir(self.dir.path())
             .env("OS_AUTH_TYPE", "none")
             .env("OS_ENDPOINT", format!("http://127.0.0.1:{port}"))
+            .env("XDG_STATE_HOME", self.path("data-state"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -74,6 +78,38 @@ impl Room {
         self.server.json("GET", &format!("/v2/images/{id}"), "")
     }
 
+    /// What the image holds.
+    fn data(&self, id: &str) -> Vec<u8> {
+        let (status, body) = self
+            .server
+            .ask("GET", &format!("/v2/images/{id}/file"), "", b"");
+        assert_eq!(status, 200);
+        body
+    }
+
+    /// Ids of all images.
+    fn images(&self) -> Vec<String> {
+        let list = self.server.json("GET", "/v2/images", "");
+        let list = list["images"].as_array().unwrap();
+        list.iter()
+            .map(|image| image["id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Waits until the server has so many bytes of uploads that are not done.
+    fn until_received(&self, bytes: u64) {
+        until(|| {
+            let uploads = fs::read_dir(self.path("data/uploads")).unwrap();
+            let sizes = uploads.map(|entry| entry.unwrap().metadata().map_or(0, |m| m.len()));
+            sizes.sum::<u64>() >= bytes
+        });
+    }
+
+    /// Uploads that can be gone on with.
+    fn noted(&self) -> usize {
+        fs::read_dir(self.path("data-state/glint/uploads")).map_or(0, Iterator::count)
+    }
+
     /// Files beside the server's.
     fn files(&self) -> Vec<String> {
         let names = fs::read_dir(self.dir.path()).unwrap();
@@ -81,6 +117,24 @@ impl Room {
         let mut names: Vec<_> = names.filter(|n| !n.starts_with("data")).collect();
         names.sort();
         names
+    }
+}
+
+/// Ends a program by a signal; answers its exit code.
+fn end(mut program: Child, signal: &str) -> Option<i32> {
+    let sent = Command::new("kill")
+        .args([format!("-{signal}"), program.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    program.wait().unwrap().code()
+}
+
+/// Waits until something is so.
+fn until(is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it never was");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -104,9 +158,9 @@ fn noise(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A raw disk of some parts: data, 8 MiB of zeros, data.
+/// A raw disk of some parts: data, 5 MiB of zeros, data.
 fn disk() -> Vec<u8> {
-    let mut bytes = noise(26 << 20 | 4567);
-    bytes[9 << 20..17 << 20].fill(0);
+    let mut bytes = noise(18 << 20 | 4567);
+    bytes[9 << 20..14 << 20].fill(0);
     bytes
 }

@@ -60,6 +60,13 @@ impl Relay {
         changed.notify_all();
     }
 
+    /// Lets everything pass from now on, also what waits.
+    pub(crate) fn open(&self) {
+        let (state, changed) = &*self.state;
+        state.lock().unwrap().left = usize::MAX;
+        changed.notify_all();
+    }
+
     fn pass(&self, client: &TcpStream) {
         let (to, time) = {
             let state = self.state.0.lock().unwrap();

@@ -123,6 +123,33 @@ class UnderKeystone(clients.Peers):
         self.as_("member-b", "show", image, fails=True)
         self.as_("admin-a", "delete", image)
 
+    def test_by_glints_own_client(self):
+        """The service is found in the catalogue; accounts and application credentials are taken."""
+        def glint(user, *args, fails=False, **more):
+            state = {"XDG_STATE_HOME": str(self.path("state"))}
+            done = run(clients.GLINT, "image", *args, env={**self.keystone.environment(user), **state, **more})
+            return self.outcome(done, (user, *args), False, fails)
+
+        told = json.loads(glint("member-a", "upload", self.qcow2, "--part-size", "1M", "--output", "json"))
+        self.assertEqual((told["status"], told["protocol"], told["hash_algo"]), ("active", "tus", "sha512"))
+        back = self.path("from-a.qcow2")
+        glint("member-a", "download", told["id"], "-o", back)
+        self.assert_same_bytes(self.qcow2, back)
+        self.assertIn("404", glint("member-b", "download", told["id"], "-o", back, "--force", fails=True))
+        self.assertIn("403", glint("reader-a", "upload", self.qcow2, fails=True))
+        refused = glint("member-a", "download", told["id"], fails=True, OS_PASSWORD="other-s3cret")
+        self.assertIn("Keystone answers 401", refused)
+        self.assertNotIn("s3cret", refused)
+        token = self.keystone.token("member-a")
+        credential = self.keystone.call(
+            "POST", f"/users/{self.keystone.users['member-a']}/application_credentials",
+            {"application_credential": {"name": "uploads"}}, token)[1]["application_credential"]
+        alone = {name: "" for name in self.keystone.environment("member-a")} | {"OS_AUTH_URL": self.keystone.url}
+        glint("member-a", "download", told["id"], "-o", back, "--force", **alone,
+              OS_AUTH_TYPE="v3applicationcredential", OS_APPLICATION_CREDENTIAL_ID=credential["id"],
+              OS_APPLICATION_CREDENTIAL_SECRET=credential["secret"])
+        self.as_("member-a", "delete", told["id"])
+
     def story(self, name):
         """One of stories.py."""
         done = run(VENV / "bin/python", Path(__file__).with_name("stories.py"), name, self.keystone.url, REGION,

@@ -112,7 +112,7 @@ impl Report {
 }
 
 async fn download(args: &Args, meter: &Meter) -> anyhow::Result<Report> {
-    let session = Session::open(&args.account).await?;
+    let session = Session::open(&args.account, usize::from(args.parallel)).await?;
     let mut tries = Tries::default();
     let mut anew = 0;
     loop {

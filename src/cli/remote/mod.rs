@@ -5,17 +5,28 @@
 //!  account: where and as whom    session: requests, tokens, bounded answers    tries: once more
 //!  record: what the service knows of an image
 //!  download: parts, in order ─► part: hashed, written with holes, named when it is whole
+//!  upload: what is meant    made: the image it is for    local: the file and its digest    state: what --resume goes on with
+//!    ├─► tus: in parts that go on where they broke off    plain: in one, for other services
+//!    └─► import: of what is staged or what a URL names, followed by its events
 //! ```
 
 mod account;
 mod download;
+mod import;
+mod local;
+mod made;
 mod part;
+mod plain;
 mod record;
 mod session;
+mod state;
 mod tries;
+mod tus;
+mod upload;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::Notify;
@@ -38,21 +49,30 @@ pub(super) struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    /// Upload a file as an image's data, checked against the digest that comes back
+    Upload(Box<upload::Args>),
     /// Download an image's data, checked against its digest
     Download(download::Args),
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
+        Command::Upload(args) => upload::run(args),
         Command::Download(args) => download::run(args),
     }
 }
+
+/// What threads get to end what they are at.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// Bytes of a transfer: how many are done, of how many.
 #[derive(Default)]
 struct Meter {
     done: AtomicU64,
+    /// 0 where it is not known.
     total: AtomicU64,
+    /// What is being done, where that is not always the same.
+    doing: Mutex<String>,
 }
 
 impl Meter {
@@ -62,7 +82,25 @@ impl Meter {
     }
 
     fn add(&self, bytes: usize) {
-        self.done.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.count(bytes as u64);
+    }
+
+    fn count(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes back what was counted and does not count after all.
+    fn sub(&self, bytes: u64) {
+        self.done.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn say(&self, doing: String) {
+        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing;
+    }
+
+    fn said(&self) -> String {
+        let doing = self.doing.lock();
+        doing.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn read(&self) -> (u64, u64) {
@@ -85,12 +123,15 @@ fn watched<T>(
         move |_| stop.notify_one()
     })?;
     let runtime = serve::runtime()?;
-    progress::shown_by(&|| meter.read(), show, || {
+    let done = progress::told_by(&|| meter.read(), &|| meter.said(), show, || {
         runtime.block_on(async {
             tokio::select! {
                 done = work => done,
                 () = stop.notified() => Err((*ended.get().context("ended by nobody")?).into()),
             }
         })
-    })
+    });
+    // Whatever thread is still at work need not be waited for: a kill does no harm either.
+    runtime.shutdown_timeout(LAST_MOMENT);
+    done
 }

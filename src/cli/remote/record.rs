@@ -22,6 +22,7 @@ pub(super) struct Record {
     /// Bytes of the disk, where they are known.
     pub(super) virtual_size: Option<u64>,
     pub(super) disk_format: Option<String>,
+    pub(super) container_format: Option<String>,
     checksum: Option<String>,
     os_hash_algo: Option<String>,
     os_hash_value: Option<String>,
@@ -37,7 +38,12 @@ pub(super) struct Digest {
 
 /// The path of an image, whatever its id.
 pub(super) fn path(id: &str) -> String {
-    format!("/v2/images/{}", utf8_percent_encode(id, SEGMENT))
+    format!("/v2/images/{}", segment(id))
+}
+
+/// One step of a path.
+pub(super) fn segment(text: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(text, SEGMENT)
 }
 
 impl Record {

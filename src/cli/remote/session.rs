@@ -39,6 +39,9 @@ pub(in crate::cli) enum Error {
     Nonsense(String),
     #[error("{}", .0.story())]
     Keystone(#[from] Trouble),
+    /// In the service's words.
+    #[error("the image was not imported: {0}")]
+    NotImported(String),
     /// What came later belongs to something else than what came before.
     #[error("the image's data changed while it was read")]
     Changed,
@@ -59,23 +62,42 @@ impl Error {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Gone(_) | Self::Silent | Self::Cut => true,
-            // 423: an upload that another request has not let go of yet.
+            // 423: an upload that another request has not let go of yet. Not 500: the same would
+            // fail the same way.
             Self::Status { status, .. } => {
-                status.is_server_error() || [408, 423, 425, 429].contains(&status.as_u16())
+                [408, 423, 425, 429, 502, 503, 504].contains(&status.as_u16())
             }
             Self::Keystone(trouble) => match trouble {
                 Trouble::Gone { .. } | Trouble::Paused => true,
                 Trouble::Refused { status, .. } => status.is_server_error(),
                 Trouble::Nonsense(_) => false,
             },
-            Self::Nonsense(_) | Self::Changed | Self::Digest { .. } => false,
+            Self::Nonsense(_) | Self::NotImported(_) | Self::Changed | Self::Digest { .. } => false,
         }
+    }
+
+    /// Whether an upload that ended so is worth going on with later.
+    pub(super) fn may_be_resumed(&self) -> bool {
+        match self {
+            // Not let in: another account may be.
+            Self::Status { status, .. } => {
+                self.is_transient() || [401, 403].contains(&status.as_u16())
+            }
+            Self::Digest { .. } | Self::NotImported(_) => false,
+            _ => true,
+        }
+    }
+
+    /// Whether the request and what is there do not go together: an upload's offset is another, an
+    /// image is not in the state for it.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Status { status, .. } if *status == StatusCode::CONFLICT)
     }
 
     /// Whether the image is at fault, and not the request or a service.
     pub(in crate::cli) fn is_of_image(&self) -> bool {
         match self {
-            Self::Digest { .. } => true,
+            Self::Digest { .. } | Self::NotImported(_) => true,
             Self::Status { status, .. } => *status == StatusCode::UNSUPPORTED_MEDIA_TYPE,
             _ => false,
         }
@@ -105,8 +127,10 @@ pub(super) struct Session {
 
 impl Session {
     /// The service and the account that are meant. Keystone is asked where the service is not named.
-    pub(super) async fn open(account: &Account) -> anyhow::Result<Self> {
-        let client = client(account)?;
+    /// Of the connections that are free, `idle` are kept: none where a request could not be sent once
+    /// more, for uwsgi closes them without saying so.
+    pub(super) async fn open(account: &Account, idle: usize) -> anyhow::Result<Self> {
+        let client = client(account, idle)?;
         let endpoint = account.endpoint();
         let (proof, endpoint) = match account.login()? {
             Login::Nobody => (Proof::Nobody, endpoint),
@@ -132,6 +156,11 @@ impl Session {
             base,
             proof,
         })
+    }
+
+    /// The service's URL, without its version.
+    pub(super) fn base(&self) -> &str {
+        &self.base
     }
 
     /// Sends a request; `fill` adds what it has beside the token, once more where the token had to be
@@ -198,8 +227,9 @@ impl Session {
 }
 
 /// A client of all services here. Redirects are not followed: they would carry tokens elsewhere.
-fn client(account: &Account) -> anyhow::Result<Client> {
+fn client(account: &Account, idle: usize) -> anyhow::Result<Client> {
     let mut client = Client::builder()
+        .pool_max_idle_per_host(idle)
         .connect_timeout(Duration::from_secs(10))
         .redirect(Policy::none())
         .user_agent(concat!("glint/", env!("CARGO_PKG_VERSION")));

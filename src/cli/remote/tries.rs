@@ -24,7 +24,15 @@ impl Tries {
     /// # Errors
     /// `error`, where trying again is no use.
     pub(super) async fn again(&mut self, error: Error) -> Result<(), Error> {
-        if !error.is_transient() || self.0 >= MOST {
+        self.again_if(error.is_transient(), error).await
+    }
+
+    /// The same, where `may_pass` says whether trying again is of use.
+    ///
+    /// # Errors
+    /// `error`, where it is none.
+    pub(super) async fn again_if(&mut self, may_pass: bool, error: Error) -> Result<(), Error> {
+        if !may_pass || self.0 >= MOST {
             return Err(error);
         }
         let pause = FIRST_PAUSE * 2u32.pow(self.0);
