@@ -73,7 +73,7 @@ pub async fn serve(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<
     if let Some(listen) = listen {
         config.api.listen = listen;
     }
-    telemetry::log::start(&config.log).context("starting the log")?;
+    let telemetry = telemetry::start(&config)?;
     let svc = Service::build(config).await?;
     let listen = svc.config.api.listen;
     let listener = TcpListener::bind(listen)
@@ -133,6 +133,7 @@ pub async fn serve(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<
     }
     svc.stop_background(background).await;
     svc.catalog.close().await;
+    telemetry.end().await;
     Ok(())
 }
 
@@ -147,7 +148,7 @@ pub async fn work(place: &Place, at_once: Option<NonZeroUsize>) -> anyhow::Resul
         config.data_dir = std::path::absolute(data).context("finding the data folder")?;
     }
     config.import.workers = at_once.map(NonZeroUsize::get);
-    telemetry::log::start(&config.log).context("starting the log")?;
+    let telemetry = telemetry::start(&config)?;
     let svc = Service::build_as(Role::Worker, config).await?;
     let background = svc.start_background();
     tracing::info!(
@@ -160,6 +161,7 @@ pub async fn work(place: &Place, at_once: Option<NonZeroUsize>) -> anyhow::Resul
     tracing::info!("{name} received: what is under way goes back into the queue");
     svc.stop_background(background).await;
     svc.catalog.close().await;
+    telemetry.end().await;
     Ok(())
 }
 

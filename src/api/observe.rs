@@ -8,37 +8,39 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing::Span;
+use tracing::{Instrument, Span};
 
 use super::middleware::{KNOWN, REQUEST_ID};
 use crate::service::Service;
+use crate::telemetry::trace;
 
 /// The label of requests that no route took.
 const NO_ROUTE: &str = "none";
 
-/// Counts a request and logs it. Sits where errors are not yet pages: those know nothing of routes.
+/// Counts a request, traces it and logs it. Sits where errors are not yet pages: those know nothing of routes.
 pub(super) async fn count(State(svc): State<Arc<Service>>, req: Request, next: Next) -> Response {
     let since = Instant::now();
     let open = svc.metrics.request();
     let method = req.method().clone();
     let path = req.uri().path().to_owned();
-    let response = next.run(req).await;
+    // Verbs are the client's words; those that nobody knows are one.
+    let known = KNOWN.contains(&method) || method == Method::OPTIONS;
+    let known = known.then_some(&method);
+    let traced = trace::request(known, &req);
+    let response = next.run(req).instrument(traced.clone()).await;
     drop(open);
 
     let took = since.elapsed();
     let code = response.status().as_u16();
     let route = response.extensions().get::<MatchedPath>();
-    let route = route.map_or(NO_ROUTE, MatchedPath::as_str);
-    // Verbs are the client's words; those that nobody knows are one.
-    let known = if KNOWN.contains(&method) || method == Method::OPTIONS {
-        method.as_str()
-    } else {
-        "other"
-    };
-    svc.metrics.answered(known, route, code, took);
+    let route = route.map(MatchedPath::as_str);
+    let id = request_id(response.headers());
+    trace::answered(&traced, known, route, code, id);
+    let verb = known.map_or("other", Method::as_str);
+    svc.metrics
+        .answered(verb, route.unwrap_or(NO_ROUTE), code, took);
     if svc.config.log.access {
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let id = request_id(response.headers());
         tracing::info!(
             target: "glint::access",
             {

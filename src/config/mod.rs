@@ -29,7 +29,7 @@ pub use derivatives::Derivatives;
 pub use fetch::Fetch;
 pub use keystone::KeystoneConfig;
 pub use notifications::{Broker, Notifications};
-pub use observe::{Log, LogFormat, Metrics};
+pub use observe::{Log, LogFormat, Metrics, Tracing};
 pub use quota::Quota;
 pub use secret::Secret;
 pub use stores::{StoreConfig, StoreKind};
@@ -72,6 +72,8 @@ pub struct Config {
     pub log: Log,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is traced.
+    pub tracing: Tracing,
     /// Where image data is kept. The first one without `read_only` is the default unless one
     /// says `default = true`.
     pub stores: Vec<StoreConfig>,
@@ -388,6 +390,7 @@ impl Config {
         self.catalog.validate(&self.data_dir, &mut faults);
         self.notifications.validate(&mut faults);
         self.log.validate(&mut faults);
+        self.tracing.validate(&mut faults);
         stores::validate(&self.stores, &mut faults);
         self.derivatives.validate(&self.stores, &mut faults);
         self.batches.validate(&mut faults);

@@ -23,6 +23,7 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 
 use crate::config::Fetch;
 use crate::stores::Bytestream;
+use crate::telemetry::trace;
 
 /// Why a URL could not be read. Displayed to clients: nothing here tells of our network.
 #[derive(Debug, thiserror::Error)]
@@ -237,12 +238,15 @@ impl Fetcher {
         let mut headers = headers.clone();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         for _ in 0..=self.rules.redirects {
+            // Which trace this is part of is nothing for others to know.
+            let span = trace::call(&method, &url);
             let response = client
                 .request(method.clone(), url.clone())
                 .headers(headers.clone())
                 .send()
-                .await
-                .map_err(Error::Unreachable)?;
+                .await;
+            trace::called(&span, response.as_ref().ok().map(Response::status));
+            let response = response.map_err(Error::Unreachable)?;
             let status = response.status();
             match status.as_u16() {
                 200 | 206 => return Ok((response, url)),

@@ -171,7 +171,7 @@ async fn enter(
         appliance: false,
         owns_image: true,
     };
-    let payload = serde_json::to_string(&job).map_err(|e| Error::Internal(e.to_string()))?;
+    let payload = crate::jobs::payload::write(&job);
     let job = jobs::Part {
         id: task.id.clone(),
         payload,

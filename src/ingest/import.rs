@@ -291,7 +291,7 @@ async fn enqueue(
     job: &impl serde::Serialize,
     urgency: Urgency,
 ) -> Result<(), Error> {
-    let payload = serde_json::to_string(job).map_err(|e| Error::Internal(e.to_string()))?;
+    let payload = crate::jobs::payload::write(job);
     let priority = urgency.priority();
     jobs::enqueue(tx, &task.id, kind, &payload, priority, task.created_at).await?;
     if let Some(project) = &task.owner {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use super::import::deleted;
 use super::meter::{Meter, Phase};
@@ -16,7 +16,7 @@ use crate::domain::{
     Event, HashAlgo, Hashes, Image, ImageId, Location, Status, TaskStatus, Timestamp,
 };
 use crate::ingest;
-use crate::jobs::LOCK;
+use crate::jobs::{LOCK, payload};
 use crate::service::Service;
 use crate::stores;
 
@@ -220,8 +220,10 @@ impl HashJob {
 
     async fn enqueue(tx: &mut Tx, image: &ImageId, now: Timestamp) -> catalog::Result<()> {
         let id = uuid::Uuid::new_v4().to_string();
-        let payload: Value = json!({ "image_id": image.as_str() });
-        let payload = payload.to_string();
+        let job = Self {
+            image_id: image.to_string(),
+        };
+        let payload = payload::write(&job);
         jobs::enqueue(tx, &id, Self::KIND, &payload, Self::PRIORITY, now).await
     }
 

@@ -3,6 +3,7 @@
 mod import;
 mod locate;
 mod meter;
+pub(crate) mod payload;
 mod runner;
 mod running;
 mod sweep;

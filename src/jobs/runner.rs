@@ -4,16 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::{Instrument, Span};
+
 use crate::catalog::{self, jobs, tasks};
 use crate::domain::TaskStatus;
 use crate::ingest::lease::Lease;
 use crate::quota;
 use crate::service::Service;
+use crate::telemetry::trace;
 
-use super::ImportJob;
 use super::import::deleted;
 use super::locate::{HashJob, LocateJob};
 use super::meter::Meter;
+use super::{ImportJob, payload};
 
 /// How often an idle worker looks by itself.
 const IDLE: Duration = Duration::from_secs(5);
@@ -139,7 +142,13 @@ async fn run(svc: &Arc<Service>, job: jobs::Claimed) {
     // One wake-up may stand for several jobs: pass it on before getting busy.
     svc.wake.notify_one();
     let ended = match Work::of(&job) {
-        Ok(work) => attempt(svc, &job, &work).await,
+        Ok(work) => {
+            let origin = payload::origin(&job.payload);
+            let span = trace::job(&job.kind, &job.id, job.attempts, origin.as_deref());
+            attempt(svc, &job, &work, &span)
+                .instrument(span.clone())
+                .await
+        }
         Err(e) => {
             tracing::error!(
                 job.id,
@@ -157,7 +166,12 @@ async fn run(svc: &Arc<Service>, job: jobs::Claimed) {
     svc.told.notify_waiters();
 }
 
-async fn attempt(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalog::Result<()> {
+async fn attempt(
+    svc: &Arc<Service>,
+    job: &jobs::Claimed,
+    work: &Work,
+    span: &Span,
+) -> catalog::Result<()> {
     let result = if job.attempts > ATTEMPTS {
         // It took its worker down with it, time and again.
         let sentence = format!("given up after {ATTEMPTS} attempts");
@@ -177,9 +191,11 @@ async fn attempt(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalo
         Ok(()) => Ok(()),
         Err(Failure::Lost) => {
             tracing::info!(job.id, "job {} is no longer ours", job.id);
+            trace::job_failed(span, "lost");
             Ok(())
         }
         Err(Failure::Transient(e)) if job.attempts < ATTEMPTS => {
+            trace::job_failed(span, "transient");
             tracing::warn!(
                 job.id,
                 error = e.text,
@@ -198,6 +214,7 @@ async fn attempt(svc: &Arc<Service>, job: &jobs::Claimed, work: &Work) -> catalo
             tx.commit().await
         }
         Err(Failure::Transient(e) | Failure::Final(e)) => {
+            trace::job_failed(span, "final");
             tracing::warn!(job.id, error = e.text, "job {} failed", job.id);
             work.fail(svc, job, &e).await
         }

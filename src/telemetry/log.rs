@@ -3,11 +3,13 @@
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
+use super::trace;
 use crate::config::{Log, LogFormat};
 
 /// The environment variable that goes before the configured level.
@@ -15,14 +17,21 @@ const VARIABLE: &str = "GLINT_LOG";
 
 static LEVEL: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
 
-/// Starts logging, once for the process.
+/// Somebody who listens to events and spans.
+pub(super) type Listener = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Starts logging, once for the process; `traces` listens besides.
 ///
 /// # Errors
 /// When it was started before.
-pub fn start(config: &Log) -> anyhow::Result<()> {
+pub(super) fn start(config: &Log, traces: Option<Listener>) -> anyhow::Result<()> {
     let (filter, handle) = reload::Layer::new(filter(config)?);
     let lines = fmt::layer().with_writer(std::io::stderr);
-    let lines: Box<dyn Layer<_> + Send + Sync> = match config.format {
+    // The spans of traces say the same in other words.
+    let untraced = Targets::new()
+        .with_default(LevelFilter::TRACE)
+        .with_target(trace::TARGET, LevelFilter::OFF);
+    let lines: Listener = match config.format {
         LogFormat::Text => lines
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
@@ -33,9 +42,14 @@ pub fn start(config: &Log) -> anyhow::Result<()> {
             .with_span_list(false)
             .boxed(),
     };
+    let lines = lines.with_filter(filter.and(untraced)).boxed();
     tracing_subscriber::registry()
-        .with(filter)
-        .with(lines)
+        .with(
+            [Some(lines), traces]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>(),
+        )
         .try_init()?;
     // Only the first call comes here: the second fails above.
     let _ = LEVEL.set(handle);

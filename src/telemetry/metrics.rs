@@ -10,6 +10,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use tracing::Span;
+
+use super::trace;
 
 /// Upper ends of the buckets of requests, in seconds.
 const REQUEST_BUCKETS: [f64; 12] = [
@@ -89,9 +92,15 @@ struct InState {
 
 macro_rules! label {
     ($type:ty { $($variant:ident => $name:literal),* $(,)? }) => {
+        impl $type {
+            const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+        }
+
         impl EncodeLabelValue for $type {
             fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-                EncodeLabelValue::encode(&match self { $(Self::$variant => $name),* }, encoder)
+                EncodeLabelValue::encode(&self.name(), encoder)
             }
         }
     };
@@ -201,6 +210,7 @@ impl Metrics {
             metrics: self.clone(),
             stage,
             since: Instant::now(),
+            _span: trace::stage(stage.name()),
         }
     }
 
@@ -278,6 +288,7 @@ pub struct InProgress {
     metrics: Arc<Metrics>,
     stage: Stage,
     since: Instant,
+    _span: Span,
 }
 
 impl Drop for InProgress {

@@ -5,13 +5,14 @@ use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderValue;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::token::Answer;
 use crate::config::{KeystoneConfig, Secret};
 use crate::domain::Timestamp;
+use crate::telemetry::trace;
 
 /// Bytes of an answer at most.
 const MAX_ANSWER: usize = 4 << 20;
@@ -129,7 +130,7 @@ impl Session {
             if let Some(subject) = subject {
                 request = request.header("x-subject-token", subject.clone());
             }
-            let answer = request.send().await.map_err(|e| self.gone(e))?;
+            let answer = self.send(request).await?;
             if answer.status() == StatusCode::UNAUTHORIZED && !last {
                 own = self.own(Some(&own)).await?;
                 continue;
@@ -172,14 +173,12 @@ impl Session {
 
     async fn log_in(&self) -> Result<(HeaderValue, Timestamp), Trouble> {
         let what = "our login";
-        let answer = self
+        let request = self
             .client
             .post(format!("{}/auth/tokens?nocatalog", self.url))
             .header("content-type", "application/json")
-            .body(self.login.to_string())
-            .send()
-            .await
-            .map_err(|e| self.gone(e))?;
+            .body(self.login.to_string());
+        let answer = self.send(request).await?;
         let status = answer.status();
         if status != StatusCode::CREATED {
             return Err(Trouble::Refused { status, what });
@@ -196,6 +195,15 @@ impl Session {
             .and_then(Answer::holder)
             .ok_or(Trouble::Nonsense(what))?;
         Ok((token, holder.expires))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Trouble> {
+        let mut request = request.build().map_err(|e| self.gone(e))?;
+        let span = trace::call(request.method(), request.url());
+        trace::pass_on(&span, &mut request);
+        let answer = self.client.execute(request).await;
+        trace::called(&span, answer.as_ref().ok().map(Response::status));
+        answer.map_err(|e| self.gone(e))
     }
 
     async fn body(&self, mut answer: Response, what: &'static str) -> Result<Vec<u8>, Trouble> {

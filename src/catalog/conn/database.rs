@@ -29,6 +29,15 @@ impl Database {
         }
     }
 
+    /// Its name in traces. Of MySQL and MariaDB we do not know which it is.
+    pub(super) const fn system(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgresql",
+            Self::Mysql => "mysql",
+        }
+    }
+
     /// The migrations. One that is applied but unknown here is fine: a newer program added it, and
     /// migrations only ever add.
     pub(super) fn migrator(self) -> Migrator {

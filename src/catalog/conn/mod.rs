@@ -25,6 +25,7 @@ pub use self::tx::Tx;
 pub use self::wake::Heard;
 use super::Result;
 use crate::notify::Events;
+use crate::telemetry::trace;
 
 /// Connections to SQLite.
 const EMBEDDED_CONNECTIONS: u32 = 8;
@@ -150,8 +151,9 @@ impl Catalog {
     /// # Errors
     /// `Unavailable` when no connection is to be had.
     pub async fn read(&self) -> Result<Tx> {
+        let span = trace::transaction("catalog.read", self.database.system());
         let tx = self.begin(self.database.begin_reading()).await?;
-        Ok(Tx::reading(tx, self.database))
+        Ok(Tx::reading(tx, self.database, span))
     }
 
     /// A transaction that writes. Undone unless committed.
@@ -159,6 +161,7 @@ impl Catalog {
     /// # Errors
     /// `Unavailable` when no connection is to be had.
     pub async fn write(&self) -> Result<Tx> {
+        let span = trace::transaction("catalog.write", self.database.system());
         let writer = if self.is_shared() {
             None
         } else {
@@ -167,7 +170,8 @@ impl Catalog {
             Some(writer.map_err(|_| sqlx::Error::PoolTimedOut)?)
         };
         let tx = self.begin(self.database.begin_writing()).await?;
-        Ok(Tx::writing(tx, self.database, self.events.clone(), writer))
+        let events = self.events.clone();
+        Ok(Tx::writing(tx, self.database, events, writer, span))
     }
 
     /// Begins a transaction. Nothing has happened in it yet, so a connection that turns out to be

@@ -14,6 +14,7 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row as _, Transaction};
 use tokio::sync::OwnedMutexGuard;
+use tracing::Span;
 
 use crate::notify::Events;
 
@@ -39,6 +40,7 @@ pub struct Tx {
     /// Whether one was.
     noted: bool,
     _writer: Option<OwnedMutexGuard<()>>,
+    _span: Span,
 }
 
 struct Step {
@@ -60,7 +62,7 @@ struct Answer {
 }
 
 impl Tx {
-    pub(super) fn reading(tx: Transaction<'static, Any>, database: Database) -> Self {
+    pub(super) fn reading(tx: Transaction<'static, Any>, database: Database, span: Span) -> Self {
         Self {
             tx: Some(tx),
             database,
@@ -70,6 +72,7 @@ impl Tx {
             events: None,
             noted: false,
             _writer: None,
+            _span: span,
         }
     }
 
@@ -78,6 +81,7 @@ impl Tx {
         database: Database,
         events: Option<Arc<Events>>,
         writer: Option<OwnedMutexGuard<()>>,
+        span: Span,
     ) -> Self {
         Self {
             tx: Some(tx),
@@ -89,6 +93,7 @@ impl Tx {
             events,
             noted: false,
             _writer: writer,
+            _span: span,
         }
     }
 
