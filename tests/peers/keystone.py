@@ -111,7 +111,9 @@ class Keystone:
         self.process = subprocess.Popen(
             [self.venv / "bin/uwsgi", "--http-socket", f"127.0.0.1:{self.port}", "--need-app", "--lazy-apps",
              "--module", "keystone.wsgi.api:application", "--virtualenv", self.venv, "--buffer-size", "65535",
-             "--enable-threads", "--threads", "4",
+             # One request at a time: with several SQLite is "locked" now and then, and the connection of such a
+             # request is closed without an answer.
+             "--enable-threads",
              # It keeps no connection, which nobody would be told.
              "--add-header", "Connection: close", "--die-on-term", "--disable-logging", "--no-orphans", "--master"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)

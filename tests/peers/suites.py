@@ -10,6 +10,7 @@ no run can run is named below, and why.
 
 import atexit
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -247,4 +248,5 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())
