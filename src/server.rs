@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -91,12 +92,7 @@ pub async fn serve(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let head_timeout = Duration::from_secs(svc.config.api.head_timeout);
     if let Some(listen) = svc.config.metrics.listen {
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("listening on {listen} for metrics"))?;
-        tracing::info!("metrics are at {}/metrics", listener.local_addr()?);
-        let page = telemetry::page::router(&svc);
-        background.spawn(api::serve(listener, page, head_timeout, pending()));
+        background.spawn(metrics(&svc, listen).await?);
     }
     let mut server = tokio::spawn(api::serve(
         listener,
@@ -137,12 +133,31 @@ pub async fn serve(place: &Place, listen: Option<SocketAddr>) -> anyhow::Result<
     Ok(())
 }
 
+/// The page of metrics, at `listen`, for as long as it is polled.
+async fn metrics(
+    svc: &Arc<Service>,
+    listen: SocketAddr,
+) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("listening on {listen} for metrics"))?;
+    tracing::info!("metrics are at {}/metrics", listener.local_addr()?);
+    let page = telemetry::page::router(svc);
+    let head_timeout = Duration::from_secs(svc.config.api.head_timeout);
+    Ok(api::serve(listener, page, head_timeout, pending()))
+}
+
 /// Does the jobs of the service that `place` is the configuration of, `at_once` at a time, until a
 /// signal says otherwise. What is under way then goes back into the queue.
 ///
 /// # Errors
-/// When the service cannot be built, or its catalog is one that cannot be shared.
-pub async fn work(place: &Place, at_once: Option<NonZeroUsize>) -> anyhow::Result<()> {
+/// When the service cannot be built, its catalog is one that cannot be shared, or the address of
+/// the metrics is taken.
+pub async fn work(
+    place: &Place,
+    at_once: Option<NonZeroUsize>,
+    metrics_listen: Option<SocketAddr>,
+) -> anyhow::Result<()> {
     let mut config = place.config()?;
     if let Some(data) = &place.data {
         config.data_dir = std::path::absolute(data).context("finding the data folder")?;
@@ -150,7 +165,10 @@ pub async fn work(place: &Place, at_once: Option<NonZeroUsize>) -> anyhow::Resul
     config.import.workers = at_once.map(NonZeroUsize::get);
     let telemetry = telemetry::start(&config)?;
     let svc = Service::build_as(Role::Worker, config).await?;
-    let background = svc.start_background();
+    let mut background = svc.start_background();
+    if let Some(listen) = metrics_listen.or(svc.config.metrics.worker_listen) {
+        background.spawn(metrics(&svc, listen).await?);
+    }
     tracing::info!(
         "glint {} works on {} jobs at once in {}",
         env!("CARGO_PKG_VERSION"),

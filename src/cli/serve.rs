@@ -25,7 +25,8 @@ pub struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
-    let listen = args.listen.as_deref().map(address).transpose()?;
+    let listen = args.listen.as_deref();
+    let listen = listen.map(|text| address("--listen", text)).transpose()?;
     let place = Place {
         data: args.data.clone(),
         config: args.config.clone(),
@@ -35,11 +36,11 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
 }
 
 /// An address to listen at; a name is looked up, so that `localhost:9292` works.
-fn address(text: &str) -> anyhow::Result<SocketAddr> {
+pub(super) fn address(flag: &str, text: &str) -> anyhow::Result<SocketAddr> {
     text.to_socket_addrs()
         .ok()
         .and_then(|mut found| found.next())
-        .with_context(|| format!("--listen {text} is no HOST:PORT"))
+        .with_context(|| format!("{flag} {text} is no HOST:PORT"))
 }
 
 /// A runtime with a thread a core.

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::Exit;
-use super::serve::runtime;
+use super::serve::{address, runtime};
 use crate::server::{self, Place};
 
 /// Work on the imports of a service whose catalog and stores this machine shares
@@ -24,6 +24,10 @@ pub(super) struct Args {
     /// Jobs worked on at once, one a core unless given
     #[arg(short, long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+
+    /// Address of the page of metrics, [metrics] worker_listen unless given
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<String>,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -31,6 +35,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         data: args.data.clone(),
         config: args.config.clone(),
     };
-    runtime()?.block_on(server::work(&place, args.jobs))?;
+    let metrics = args.metrics.as_deref();
+    let metrics = metrics.map(|text| address("--metrics", text)).transpose()?;
+    runtime()?.block_on(server::work(&place, args.jobs, metrics))?;
     Ok(Exit::Fine)
 }

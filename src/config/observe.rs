@@ -44,6 +44,8 @@ pub enum LogFormat {
 pub struct Metrics {
     /// Address and port that answer `GET /metrics`, without asking who asks. Absent: none does.
     pub listen: Option<SocketAddr>,
+    /// The same of `glint worker`, which has the configuration of its service and may run beside it.
+    pub worker_listen: Option<SocketAddr>,
 }
 
 /// `[tracing]`: traces for a collector of OpenTelemetry. The standard `OTEL_*` variables of the

@@ -7,14 +7,16 @@ import json
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
 import unittest
 import urllib.error
 import urllib.request
+from pathlib import Path
 
-from clients import Server
+from clients import GLINT, Server
 
 
 def until(what, seconds=30):
@@ -68,16 +70,6 @@ class Operating(unittest.TestCase):
 
     def test_metrics_have_a_port_of_their_own(self):
         server = self.serve('[metrics]\nlisten = "127.0.0.1:0"\n')
-        place = re.compile(r"metrics are at (\S+)")
-        page = "http://" + until(lambda: place.search(server.said()))[1]
-
-        def read():
-            with urllib.request.urlopen(page, timeout=30) as answer:
-                self.assertTrue(answer.headers["content-type"].startswith("application/openmetrics-text"))
-                text = answer.read().decode()
-            samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
-            return {name: float(value) for name, value in samples}
-
         image, _ = self.create(server)
         octets = {"Content-Type": "application/octet-stream"}
         self.assertEqual(self.call(server, "PUT", f"/v2/images/{image}/file", b"x" * 5000, **octets)[0], 204)
@@ -87,8 +79,8 @@ class Operating(unittest.TestCase):
         for verb in ("FROB1", "FROB2"):
             self.assertEqual(self.call(server, verb, "/")[0], 300)
         out = 'glint_store_bytes_total{store="file",direction="out"}'
-        until(lambda: read().get(out) == 5000)
-        seen = read()
+        until(lambda: self.metrics(server.said).get(out) == 5000)
+        seen = self.metrics(server.said)
         count = "glint_http_request_duration_seconds_count"
         self.assertEqual(seen[f'{count}{{method="POST",route="/v2/images",code="201"}}'], 1)
         self.assertEqual(seen[f'{count}{{method="PUT",route="/v2/images/{{image}}/file",code="204"}}'], 1)
@@ -101,6 +93,48 @@ class Operating(unittest.TestCase):
             self.assertEqual(seen[f'glint_ingest_stage_duration_seconds_count{{stage="{stage}"}}'], 1)
         self.assertEqual(seen['glint_jobs{state="ready"}'], 0)
         self.assertEqual(self.call(server, "GET", "/metrics")[0], 300, "not on the port of the API")
+
+    def metrics(self, said):
+        """The samples of the page that a log tells of."""
+        page = "http://" + until(lambda: re.search(r"metrics are at (\S+)", said()))[1]
+        with urllib.request.urlopen(page, timeout=30) as answer:
+            self.assertTrue(answer.headers["content-type"].startswith("application/openmetrics-text"))
+            text = answer.read().decode()
+        samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in samples}
+
+    def test_a_worker_counts_on_a_page_of_its_own(self):
+        script = Path(__file__).resolve().parents[1] / "support/database.sh"
+        postgres = subprocess.Popen([script, "postgres"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(postgres.communicate)
+        url = postgres.stdout.readline().strip() + "postgres"
+        room = tempfile.TemporaryDirectory(prefix="glint-operating-")
+        self.addCleanup(room.cleanup)
+        data = Path(room.name) / "data"
+        config = data.with_suffix(".toml")
+        config.write_text(f'[catalog]\nurl = "{url}"\n[import]\nworkers = 0\n'
+                          '[metrics]\nlisten = "127.0.0.1:0"\nworker_listen = "127.0.0.1:0"\n')
+        place = ["--data", data, "--config", config]
+        subprocess.run([GLINT, "db", "sync", *place], check=True, capture_output=True)
+        server = Server(room.name, data=data)
+        self.addCleanup(server.stop)
+        log = data.with_suffix(".worker")
+        with log.open("w") as out:
+            worker = subprocess.Popen([GLINT, "worker", *place], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        self.addCleanup(worker.wait)
+        self.addCleanup(worker.terminate)
+
+        image, _ = self.create(server)
+        octets = {"Content-Type": "application/octet-stream"}
+        self.assertEqual(self.call(server, "PUT", f"/v2/images/{image}/stage", b"x" * 5000, **octets)[0], 204)
+        self.assertEqual(self.call(server, "POST", f"/v2/images/{image}/import", {"method": {"name": "glance-direct"}},
+                                   **{"Content-Type": "application/json"})[0], 202)
+        until(lambda: b'"active"' in self.call(server, "GET", f"/v2/images/{image}")[1])
+        stored = 'glint_store_bytes_total{store="file",direction="in"}'
+        imports = 'glint_ingest_stage_duration_seconds_count{stage="import"}'
+        seen = until(lambda: (page := self.metrics(log.read_text)).get(imports) and page)
+        self.assertEqual((seen[stored], seen[imports], seen['glint_jobs{state="ready"}']), (5000, 1, 0))
+        self.assertNotIn(imports, self.metrics(server.said))
 
     def test_sighup_reads_log_level_and_policies_again(self):
         server = self.serve("")
