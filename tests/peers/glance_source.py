@@ -1,9 +1,10 @@
 """Makes a real Glance's database and store, to be moved from. Runs in a venv that has Glance.
 
-Usage: glance_source.py FOLDER DATABASE_URL
+Usage: glance_source.py FOLDER DATABASE_URL [serve]
 
 Schema and metadata definitions by glance-manage; images by Glance's own API, called in this process.
-Prints as JSON what the API shows of every image afterwards, and the ids of the deleted ones.
+Prints as JSON what the API shows of every image afterwards, and the ids of the deleted ones. With
+`serve` it makes no images: it prints the port of 127.0.0.1 where it answers, until it is killed.
 """
 
 import json
@@ -14,6 +15,7 @@ import sysconfig
 from pathlib import Path
 
 ROOM, URL = Path(sys.argv[1]), sys.argv[2]
+SERVES = sys.argv[3:] == ["serve"]
 VENV = Path(sysconfig.get_path("scripts")).parent
 
 
@@ -61,6 +63,17 @@ os.environ["OS_GLANCE_CONFIG_DIR"] = str(ROOM)
 sys.argv[1:] = []
 from glance.wsgi.api import application  # noqa: E402
 from webob import Request  # noqa: E402
+
+if SERVES:
+    from socketserver import ThreadingMixIn
+    from wsgiref.simple_server import WSGIServer, make_server
+
+    class Threads(ThreadingMixIn, WSGIServer):
+        daemon_threads = True
+
+    server = make_server("127.0.0.1", 0, application, server_class=Threads)
+    print(server.server_port, flush=True)
+    server.serve_forever()
 
 PATCH = "application/openstack-images-v2.1-json-patch"
 

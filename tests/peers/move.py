@@ -1,11 +1,12 @@
 """Moving from a real Glance, on SQLite and on MariaDB: what its API showed, ours shows, and the data is
-read where Glance left it.
+read where Glance left it. And Glance before that, spoken to by our own client.
 
 Usage: move.py GLINT GLANCE_VENV
 """
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,8 +23,8 @@ HERE = Path(__file__).resolve().parent
 OURS = {"self", "file", "schema", "stores"}
 
 
-def glint(*args, check=True):
-    done = subprocess.run([GLINT, *map(str, args)], capture_output=True, text=True, timeout=120)
+def glint(*args, check=True, env=None):
+    done = subprocess.run([GLINT, *map(str, args)], capture_output=True, text=True, timeout=120, env=env)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -70,6 +71,36 @@ class Moved:
         self.server.terminate()
         self.server.wait(60)
         self.log.close()
+
+
+class ByGlintsOwnClient(unittest.TestCase):
+    """`glint image` with Glance itself, which takes no uploads in parts."""
+
+    def test_an_image_goes_there_and_comes_back(self):
+        room = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="glint-glance-")))
+        with open(room / "serve.log", "w") as log:
+            glance = subprocess.Popen(
+                [VENV / "bin/python", HERE / "glance_source.py", room, f"sqlite:///{room}/glance.db", "serve"],
+                stdout=subprocess.PIPE, stderr=log, text=True)
+        self.addCleanup(lambda: (glance.kill(), glance.wait(), glance.stdout.close()))
+        port = glance.stdout.readline().strip()
+        self.assertTrue(port, (room / "serve.log").read_text())
+        env = {"PATH": os.environ["PATH"], "OS_AUTH_TYPE": "none", "OS_ENDPOINT": f"http://127.0.0.1:{port}",
+               "XDG_STATE_HOME": str(room / "state")}
+        file, back = room / "disk.img", room / "back.img"
+        file.write_bytes(os.urandom(9 << 20) + bytes(9 << 20) + os.urandom(5000))
+        done = glint("image", "upload", file, "--output", "json", env=env)
+        told = json.loads(done.stdout)
+        self.assertIn("takes no uploads in parts", done.stderr)
+        self.assertEqual((told["status"], told["protocol"], told["hash_algo"]), ("active", "put", "sha512"))
+        glint("image", "download", told["id"], "-o", back, env=env)
+        self.assertEqual(back.read_bytes(), file.read_bytes())
+        back.unlink()
+        with open(room / "one" / told["id"], "r+b") as stored:
+            stored.write(b"wrong")
+        wrong = glint("image", "download", told["id"], "-o", back, env=env, check=False)
+        self.assertEqual(wrong.returncode, 1, wrong.stderr)
+        self.assertEqual([f.name for f in room.glob("back.img*")], [])
 
 
 class FromSqlite(unittest.TestCase):
