@@ -1,8 +1,10 @@
 //! Downloads: in parts, from half a file, through cuts and kills, of wrong data, converted.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::{Relay, Room, disk, end, said, until};
 
@@ -171,5 +173,14 @@ fn what_cannot_be_downloaded_is_said() {
     let out = room.run(&format!("download {}", queued.rsplit('/').next().unwrap()));
     let err = String::from_utf8_lossy(&out.stderr);
     assert!(err.contains("is queued: it has no data"), "{err}");
+    // Nobody there: said at once.
+    let start = Instant::now();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let out = room.command(port, "download any").output().unwrap();
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert!(err.contains("cannot be reached"), "{err}");
+    assert!(start.elapsed() < Duration::from_secs(20));
     assert_eq!(room.files(), [""; 0]);
 }

@@ -1,6 +1,7 @@
 //! Requests to an image service: with a token that is renewed when the service no longer takes it,
 //! and answers that are bounded.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -23,6 +24,9 @@ const MAX_SENTENCE: usize = 1000;
 /// Why a service did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum Error {
+    /// It was not there when it was asked first: more likely nobody is.
+    #[error("the image service cannot be reached")]
+    Absent(#[source] reqwest::Error),
     #[error("the image service cannot be reached, or broke off")]
     Gone(#[source] reqwest::Error),
     #[error("the image service says nothing")]
@@ -72,7 +76,11 @@ impl Error {
                 Trouble::Refused { status, .. } => status.is_server_error(),
                 Trouble::Nonsense(_) => false,
             },
-            Self::Nonsense(_) | Self::NotImported(_) | Self::Changed | Self::Digest { .. } => false,
+            Self::Absent(_)
+            | Self::Nonsense(_)
+            | Self::NotImported(_)
+            | Self::Changed
+            | Self::Digest { .. } => false,
         }
     }
 
@@ -123,6 +131,7 @@ pub(super) struct Session {
     /// Its URL, without version or slash at the end.
     base: String,
     proof: Proof,
+    has_answered: AtomicBool,
 }
 
 impl Session {
@@ -155,6 +164,7 @@ impl Session {
             client,
             base,
             proof,
+            has_answered: AtomicBool::new(false),
         })
     }
 
@@ -181,7 +191,18 @@ impl Session {
             if let Some(token) = &token {
                 request = request.header("x-auth-token", token.clone());
             }
-            let response = fill(request).send().await?;
+            let response = fill(request)
+                .send()
+                .await
+                .map_err(|e| match Error::from(e) {
+                    Error::Gone(e)
+                        if e.is_connect() && !self.has_answered.load(Ordering::Relaxed) =>
+                    {
+                        Error::Absent(e)
+                    }
+                    other => other,
+                })?;
+            self.has_answered.store(true, Ordering::Relaxed);
             let is_refused = response.status() == StatusCode::UNAUTHORIZED;
             if !is_refused || is_renewed || !matches!(self.proof, Proof::Account(_)) {
                 return Ok(response);
