@@ -1,6 +1,7 @@
 //! `glint image` against a real `glint serve`: what comes over is what was sent, whatever is killed
 //! or cut meanwhile.
 
+mod batches;
 mod download;
 mod import;
 mod relay;
@@ -43,9 +44,20 @@ impl Room {
 
     /// `glint image` with these words, of the service at `port`.
     fn command(&self, port: u16, words: &str) -> Command {
+        self.verb("image", port, words)
+    }
+
+    /// `glint batch` with these words.
+    fn batch(&self, words: &str) -> Output {
+        self.verb("batch", self.server.port, words)
+            .output()
+            .unwrap()
+    }
+
+    fn verb(&self, verb: &str, port: u16, words: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_glint"));
         command
-            .arg("image")
+            .arg(verb)
             .args(words.split_whitespace())
             .current_dir(self.dir.path())
             .env("OS_AUTH_TYPE", "none")

@@ -23,6 +23,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::Context;
+use clap::{ArgMatches, Subcommand as _};
 use formats::Format;
 use formats::copy::CopyOptions;
 
@@ -30,6 +31,7 @@ use super::convert::Single;
 use super::fence::Fence;
 use super::output::Output;
 use super::permit::Permit;
+use super::remote::batches::{self, Command};
 use super::{Exit, progress, signals, target, work};
 use journal::{Journal, Record, Stamp};
 use one::{Inners, Notes, One};
@@ -37,13 +39,48 @@ use plan::{Image, Plan};
 use report::Report;
 use turns::Turns;
 
+/// A batch that is done here, or what is done with those of a service.
+pub(super) enum Args {
+    Local(Box<Local>),
+    Service(Command),
+}
+
+impl clap::Args for Args {
+    fn augment_args(verb: clap::Command) -> clap::Command {
+        Command::augment_subcommands(Local::augment_args(verb))
+            .subcommand_required(false)
+            .arg_required_else_help(false)
+            .args_conflicts_with_subcommands(true)
+            .subcommand_negates_reqs(true)
+    }
+
+    fn augment_args_for_update(verb: clap::Command) -> clap::Command {
+        Self::augment_args(verb)
+    }
+}
+
+impl clap::FromArgMatches for Args {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        match matches.subcommand() {
+            Some(_) => Command::from_arg_matches(matches).map(Self::Service),
+            None => Ok(Self::Local(Box::new(Local::from_arg_matches(matches)?))),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 /// Convert many images, and tell what became of each
 ///
 /// Every image is judged and converted as by `convert`; one that fails does not stop the rest. A
 /// folder stands for the images in it and below, told by their names, a quoted pattern for what it
-/// matches, `@FILE` for the lines of FILE (`@-`: of standard input).
+/// matches, `@FILE` for the lines of FILE (`@-`: of standard input). The commands are about batches
+/// that an image service does.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct Local {
     /// Format of the outputs
     #[arg(long, short = 'O', value_name = "FMT")]
     to: Format,
@@ -100,6 +137,13 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    match args {
+        Args::Local(args) => convert(args),
+        Args::Service(command) => batches::run(command),
+    }
+}
+
+fn convert(args: &Local) -> anyhow::Result<Exit> {
     let start = Instant::now();
     let making = || format!("making {}", args.out.display());
     fs::create_dir_all(&args.out).with_context(making)?;
@@ -139,7 +183,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// Checks what would be wrong with every image alike, before any is touched.
-fn check_request(args: &Args) -> anyhow::Result<()> {
+fn check_request(args: &Local) -> anyhow::Result<()> {
     let mut words = output_words(args);
     words.extend(["--", "input", "output"].map(OsString::from));
     Single::check(&words)?;
@@ -148,7 +192,7 @@ fn check_request(args: &Args) -> anyhow::Result<()> {
 }
 
 /// What says how the outputs are made, as `convert` takes it.
-fn output_words(args: &Args) -> Vec<OsString> {
+fn output_words(args: &Local) -> Vec<OsString> {
     let mut words = vec![OsString::from("-O"), args.to.to_string().into()];
     if let Some(format) = args.format {
         words.extend(["-f".into(), format.to_string().into()]);
@@ -170,7 +214,7 @@ fn output_words(args: &Args) -> Vec<OsString> {
 
 /// A batch on its way.
 struct Batch<'a> {
-    args: &'a Args,
+    args: &'a Local,
     out: &'a Path,
     plan: &'a Plan,
     journal: Mutex<Journal>,

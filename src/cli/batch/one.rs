@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::journal::{Record, Stamp};
 use super::plan::Image;
-use super::{Args, lock, output_words};
+use super::{Local, lock, output_words};
 use crate::cli::convert::{Done, Single};
 use crate::cli::permit::FileId;
 use crate::cli::{Exit, apart, output, progress};
@@ -85,7 +85,7 @@ fn pass_on(process: &OwnedFd, signal: Option<Signal>) {
 
 /// An image to convert.
 pub(super) struct One<'a> {
-    pub(super) args: &'a Args,
+    pub(super) args: &'a Local,
     pub(super) out: &'a Path,
     pub(super) image: &'a Image,
     pub(super) inputs: &'a HashSet<FileId>,

@@ -11,6 +11,7 @@
 //! ```
 
 mod account;
+pub(super) mod batches;
 mod download;
 mod import;
 mod local;
