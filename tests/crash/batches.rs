@@ -28,7 +28,8 @@ fn a_batch_killed_at_any_moment_makes_each_image_once() {
     let mut server = Server::start(&path, &config);
     let batch = server.json("POST", "/v2/batches", &body.to_string());
     let target = batch["self"].as_str().unwrap().to_owned();
-    for kill_after in [0, 20, 60, 100, 150, 210] {
+    // A job that took five of its workers down is given up.
+    for kill_after in [0, 40, 110, 210] {
         std::thread::sleep(Duration::from_millis(kill_after));
         server.kill();
         server = Server::start(&path, &config);
