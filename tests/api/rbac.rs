@@ -44,7 +44,7 @@ rename tag untag stage import web-import
                 : open    |    yes   yes    403    404  |    yes   403    403    404  |    403    403    | 403
 
 # upload_image, delete_image, deactivate, reactivate
-upload delete deactivate reactivate
+upload begin-upload delete deactivate reactivate
                 : private |    yes   yes    403    404  |    yes   404    404    404  |    404    404    | 404
                 : shared  |    yes   yes    403    404  |    yes   404    404    404  |    403    403    | 404
                 : open    |    yes   yes    403    404  |    yes   403    403    404  |    403    403    | 403
@@ -62,7 +62,7 @@ publicize copy remove-location delete-from-store
                 : community |  yes   403    403    404  |    yes   403    403    404  |    403    403    | 403
 
 # download_image, download_from_store
-download download-from-store
+download download-converted download-from-store
                 : private |    yes   yes    403    404  |    yes   404    404    404  |    404    404    | 404
                 : shared  |    yes   yes    403    404  |    yes   404    404    404  |    yes    403    | 404
                 : open    |    yes   yes    403    404  |    yes   yes    403    404  |    yes    403    | 403
@@ -209,11 +209,11 @@ fn expected(cell: &str, success: u16) -> u16 {
     }
 }
 
-/// A question: method, target and body.
+/// A question: method, target, headers and body.
 struct Question {
     method: &'static str,
     target: String,
-    kind: &'static str,
+    headers: &'static [(&'static str, &'static str)],
     body: Option<Vec<u8>>,
     success: u16,
 }
@@ -222,7 +222,7 @@ fn ask(method: &'static str, target: impl Into<String>, success: u16) -> Questio
     Question {
         method,
         target: target.into(),
-        kind: "",
+        headers: &[],
         body: None,
         success,
     }
@@ -231,32 +231,32 @@ fn ask(method: &'static str, target: impl Into<String>, success: u16) -> Questio
 impl Question {
     fn json(self, body: &Value) -> Self {
         let body = Some(body.to_string().into_bytes());
-        let kind = match self.method {
-            "PATCH" => "application/openstack-images-v2.1-json-patch",
-            _ => "application/json",
+        let headers = match self.method {
+            "PATCH" => &[(
+                "Content-Type",
+                "application/openstack-images-v2.1-json-patch",
+            )],
+            _ => &[("Content-Type", "application/json")],
         };
-        Self { kind, body, ..self }
+        Self {
+            headers,
+            body,
+            ..self
+        }
     }
 
     fn octets(self, body: Vec<u8>) -> Self {
-        let kind = "application/octet-stream";
         Self {
-            kind,
+            headers: &[("Content-Type", "application/octet-stream")],
             body: Some(body),
             ..self
         }
     }
 
     async fn put_to(&self, h: &House, token: &str) -> Reply {
-        let headers = [("Content-Type", self.kind)];
-        h.send(
-            token,
-            self.method,
-            &self.target,
-            &headers,
-            self.body.clone(),
-        )
-        .await
+        let body = self.body.clone();
+        h.send(token, self.method, &self.target, self.headers, body)
+            .await
     }
 
     /// Puts it as the administrator, who must succeed.
@@ -307,6 +307,10 @@ fn of_image(h: &House, action: &str, id: &str) -> Question {
         "delete-from-store" => ask("DELETE", format!("/v2/stores/store1/{id}"), 204),
         "tag" => ask("PUT", below("tags/new"), 204),
         "untag" => ask("DELETE", below("tags/old"), 204),
+        "begin-upload" => Question {
+            headers: &[("Tus-Resumable", "1.0.0"), ("Upload-Length", "17")],
+            ..ask("POST", below("upload"), 201)
+        },
         "upload" => ask("PUT", below("file"), 204).octets(b"what a disk holds".to_vec()),
         "stage" => ask("PUT", below("stage"), 204).octets(b"what a disk holds".to_vec()),
         "import" => method(json!({"method": {"name": "glance-direct"}})),
@@ -318,6 +322,7 @@ fn of_image(h: &House, action: &str, id: &str) -> Question {
         "deactivate" => ask("POST", below("actions/deactivate"), 204),
         "reactivate" => ask("POST", below("actions/reactivate"), 204),
         "download" => ask("GET", below("file"), 200),
+        "download-converted" => ask("GET", below("file?disk_format=qcow2"), 200),
         "download-from-store" => ask("GET", below("file?prefer=store1"), 200),
         "add-location" => ask("POST", below("locations"), 202).json(&web("tiny.raw")),
         "list-locations" => ask("GET", below("locations"), 200),
@@ -344,7 +349,12 @@ async fn image_for(h: &House, action: &str, visibility: &str) -> String {
     let into = change(&image, "replace", "/visibility", visibility);
     into.done(h).await;
     match action {
-        "upload" | "stage" | "web-import" | "add-location" | "add-location-by-patch" => {}
+        "upload"
+        | "begin-upload"
+        | "stage"
+        | "web-import"
+        | "add-location"
+        | "add-location-by-patch" => {}
         "import" => drop(of_image(h, "stage", &id).done(h).await),
         "remove-location" | "delete-from-store" => {
             of_image(h, "upload", &id).done(h).await;
