@@ -1,13 +1,13 @@
 """glint beside Glance under uwsgi with two workers, in one run on one machine.
 
-    python3 benches/beside_glance.py GLINT VENV [requests] [rest] [data] [imports] [crowd]
+    python3 benches/beside_glance.py GLINT VENV [requests] [rest] [data] [imports] [appliance] [crowd]
             [--database mariadb|sqlite] [--seconds N] [--rounds N] [--gib N] [--under COMMAND]
 
 GLINT is a release build; VENV has what tests/peers/glance.txt names, and uwsgi. Needs wrk and curl.
 `requests`: one image, a page of 25, creation, with 1,000 images and 8 connections. `rest`: memory of the
 idle servers and the time from start to the first answer. `data`: a raw image in and out. `imports`: a
-staged image of 1 GiB with 512 MiB of programs and libraries, from the call to active, to raw. `crowd`: 200
-uploads at once. Measurements alone are run under COMMAND, if one is given.
+staged image of 1 GiB with 512 MiB of programs and libraries, from the call to active, to raw. `appliance`:
+the same in an OVA compressed by zstd, to qcow2, beside tools in turn. `crowd`: 200 uploads at once. Measurements alone are run under COMMAND, if one is given.
 """
 
 import argparse
@@ -300,39 +300,65 @@ FORMS = {
 }
 
 
+def programs(glint):
+    raw = glint.room.parent / "programs.raw"
+    if not raw.exists():
+        subprocess.run(f"(tar -C /usr -c bin lib share || :) | head -c 512M > {raw}; truncate -s 1G {raw}", shell=True, check=True)
+    return raw
+
+
 def imports(args, glance, glint):
-    room = glint.room.parent
-    raw = room / "programs.raw"
-    subprocess.run(f"(tar -C /usr -c bin lib share || :) | head -c 512M > {raw}; truncate -s 1G {raw}", shell=True, check=True)
+    room, raw = glint.room.parent, programs(glint)
     print("| import to raw of | glint | Glance | ratio | CPU glint | CPU Glance | of Glance's |\n| --- |" + " --- |" * 6)
     for name, options in FORMS.items():
         source = room / "source"
         subprocess.run(["qemu-img", "convert", *shlex.split(options), raw, source], check=True)
         found = {}
         for server in (glance, glint):
-            runs = [one_import(args, server, name.split(",")[0], source) for _ in range(args.rounds)]
+            formats = {"disk_format": name.split(",")[0], "container_format": "bare"}
+            runs = [one_import(args, server, formats, source) for _ in range(args.rounds)]
             found[server.name] = sorted(runs)[len(runs) // 2]
         (ours, our_cpu), (theirs, their_cpu) = found["glint"], found["Glance"]
         print(f"| {name} | {ours:.2f} s | {theirs:.2f} s | {theirs / ours:.1f}x | {our_cpu:.2f} s | {their_cpu:.2f} s | "
               f"{our_cpu / their_cpu:.2f} |", flush=True)
 
 
-def one_import(args, server, disk_format, source):
+def appliance(args, _, glint):
+    room, raw = glint.room.parent, programs(glint)
+    archive = room / "programs.ova.zst"
+    subprocess.run([glint.program, "convert", "-q", "-O", "ova", raw, room / "programs.ova"], check=True)
+    subprocess.run(["zstd", "-q", "--rm", room / "programs.ova", "-o", archive], check=True)
+    body = {"appliance": True, "convert": {"disk_format": "qcow2"}}
+    formats = {"disk_format": "vmdk", "container_format": "ova"}
+    ours = sorted(one_import(args, glint, formats, archive, body) for _ in range(args.rounds))[args.rounds // 2]
+    tools = (f"rm -rf {room}/x; mkdir {room}/x; cd {room}/x; date +%s%N; zstd -dq {archive} -o x.ova; tar xf x.ova; "
+             "qemu-img convert -O qcow2 *.vmdk x.qcow2; sha512sum x.qcow2 >/dev/null; date +%s%N")
+    theirs = []
+    for _ in range(args.rounds):
+        begun, ended = map(int, under(args, tools).split())
+        theirs.append((ended - begun) / 1e9)
+    theirs = sorted(theirs)[args.rounds // 2]
+    print(f"OVA in zstd to qcow2: {ours[0]:.2f} s, {ours[1]:.2f} s of processors, beside zstd, tar, qemu-img and sha512sum: "
+          f"{theirs:.2f} s, {theirs / ours[0]:.1f}x", flush=True)
+
+
+def one_import(args, server, formats, source, more={}):
     """Seconds from the call until the image is active, and processor seconds of all who work on it."""
-    image = server.create({"disk_format": disk_format, "container_format": "bare"})
+    image = server.create(formats)
     with open(source, "rb") as data:
         answer = server.call("PUT", f"{image}/stage", data, "application/octet-stream")
     assert answer.status == 204, (server.name, answer.status, answer.body)
     before = server.cpu()
     curl = shlex.join(["curl", "-sSf", *HEADERS])
-    body = """-H 'Content-Type: application/json' -d '{"method": {"name": "glance-direct"}}'"""
-    call = f"{curl} {body} {server.url}{image}/import"
+    body = shlex.quote(json.dumps({"method": {"name": "glance-direct"}} | more))
+    call = f"{curl} -H 'Content-Type: application/json' -d {body} {server.url}{image}/import"
     active = f"""until {curl} {server.url}{image} | grep -q '"status": *"active"'; do sleep 0.02; done"""
     output = under(args, f"date +%s%N; {call}; {active}; echo; date +%s%N")
     begun, *_, ended = output.split()
     cpu = server.cpu() - before
     facts = json.loads(server.call("GET", image).body)
-    assert (facts["disk_format"], facts["size"]) == ("raw", 1 << 30), facts
+    assert facts["disk_format"] == more.get("convert", {}).get("disk_format", "raw"), facts
+    assert facts["virtual_size"] == 1 << 30, facts
     server.call("DELETE", image)
     return (int(ended) - int(begun)) / 1e9, cpu
 
@@ -367,7 +393,7 @@ def main():
     parser.add_argument("--gib", type=int, default=1)
     parser.add_argument("--under", default="env")
     args = parser.parse_args()
-    parts = {part.__name__: part for part in (requests, rest, data, imports, crowd)}
+    parts = {part.__name__: part for part in (requests, rest, data, imports, appliance, crowd)}
     if unknown := set(args.what) - set(parts):
         sys.exit(f"{', '.join(unknown)}: none of {', '.join(parts)}")
     with tempfile.TemporaryDirectory(prefix="beside-glance.") as room, Mariadb() as mariadb:
