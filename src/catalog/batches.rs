@@ -181,15 +181,16 @@ pub async fn open(tx: &mut Tx, owner: Option<&str>) -> Result<u64> {
     row.map_or(Ok(0), |row| Ok(row.int(TABLE, "many")?.unsigned_abs()))
 }
 
-/// Notes that the end of whatever has not ended is asked for.
+/// Notes of the items whose jobs are to end that they are. A job has the id of its task; one that was
+/// enqueued since, by a retry, is not meant.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn cancel(tx: &mut Tx, id: &str) -> Result<()> {
     tx.run(
         "UPDATE batch_items SET cancelled = 1 WHERE batch_id = ? AND task_id IN \
-         (SELECT id FROM tasks WHERE status IN ('pending', 'processing'))",
-        args![id],
+         (SELECT id FROM jobs WHERE batch = ? AND cancelled = 1)",
+        args![id, id],
     )
     .await?;
     Ok(())

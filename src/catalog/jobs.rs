@@ -307,13 +307,13 @@ pub async fn stop(tx: &mut Tx, id: &str) -> Result<bool> {
     Ok(changed == 1)
 }
 
-/// The same for all jobs of a batch.
+/// The same for all jobs of a batch, which any host may end: nothing of theirs lies anywhere yet.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn stop_batch(tx: &mut Tx, batch: &str) -> Result<()> {
     tx.run(
-        "UPDATE jobs SET cancelled = 1, run_at = 0 WHERE batch = ?",
+        "UPDATE jobs SET cancelled = 1, run_at = 0, host = NULL WHERE batch = ?",
         args![batch],
     )
     .await?;

@@ -363,6 +363,18 @@ async fn a_batch_is_refused_whole_where_one_source_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_all_images_get_is_bounded_by_their_number() {
+    let h = House::build().await;
+    let long = "x".repeat(60_000);
+    let properties: serde_json::Map<_, _> =
+        (0..14).map(|n| (format!("p{n}"), json!(long))).collect();
+    let body = json!({"properties": properties, "sources": vec![h.web.url("tiny.raw"); 20]});
+    let reply = ask(&h, MEMBER, "POST", "/v2/batches", &body).await;
+    assert_eq!(reply.status, 400);
+    assert!(reply.text().contains("8 MiB"), "{}", reply.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn batches_are_bounded_listed_in_pages_and_forgotten_with_their_tasks() {
     let h = House::with(|config| config.batches.open = 2).await;
     let body = json!({"sources": [{"url": h.web.url("stuck"), "disk_format": "raw"}]});

@@ -22,6 +22,9 @@ use crate::service::Service;
 /// Items that a batch may have worked on at once.
 const MOST_AT_ONCE: u32 = 1000;
 
+/// Bytes of what all images of a batch have in common, counted for each.
+const SHARED_MAX: usize = 8 << 20;
+
 /// Fields of images that a plan says for each by itself.
 const SAID_OTHERWISE: [&str; 5] = ["id", "name", "owner", "disk_format", "container_format"];
 
@@ -86,6 +89,15 @@ pub(super) async fn order(
         form: form.as_ref(),
         of,
     };
+    // Every image gets them.
+    let shared = serde_json::to_string(&plan.properties).map_or(usize::MAX, |text| text.len());
+    if shared.saturating_mul(sources.len()) > SHARED_MAX {
+        return Err(Failure::bad(format!(
+            "'properties' of {shared} bytes for {} images are too much: {} MiB are allowed together",
+            sources.len(),
+            SHARED_MAX >> 20
+        )));
+    }
     let mut parts = Vec::with_capacity(sources.len());
     let mut tx = svc.catalog.read().await?;
     for (n, source) in sources {
