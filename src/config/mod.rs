@@ -99,7 +99,7 @@ pub struct Api {
     pub healthcheck_disable_file: Option<PathBuf>,
     /// Images a page holds when the client does not say.
     pub limit_default: u32,
-    /// Images a page holds at most.
+    /// Images a page holds at most; 10,000 and below.
     pub limit_max: u32,
     /// Bytes of a JSON body at most.
     pub max_json: usize,
@@ -384,8 +384,9 @@ impl Config {
                 ));
             }
         }
-        if self.api.limit_max == 0 {
-            faults.push("api.limit_max is 0, allowed 1 and above".into());
+        if !(1..=10_000).contains(&self.api.limit_max) {
+            let n = self.api.limit_max;
+            faults.push(format!("api.limit_max is {n}, allowed 1 to 10000"));
         }
         self.catalog.validate(&self.data_dir, &mut faults);
         self.notifications.validate(&mut faults);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::house::{ADMIN, House, MEMBER, READER, Reply, STRANGER};
+use crate::house::{ADMIN, House, MEMBER, READER, Reply, STRANGER, eventually};
 use crate::web::tiny;
 
 const V21: (&str, &str) = (
@@ -541,6 +541,31 @@ async fn locations_count_against_what_a_project_may_hold() {
     let fewer = json!([{"op": "remove", "path": "/locations/1"}]);
     assert_eq!(patch(&h, ADMIN, &first, fewer).await.status, 200);
     assert_eq!(locate(&second).await.0, "active");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_count_against_what_a_project_may_hold() {
+    let h = House::with(|config| config.quota.user_storage = "2MB".into()).await;
+    let fetch = async |stores: Value| {
+        let id = queued(&h, "raw").await;
+        let method = json!({"name": "web-download", "uri": h.web.url("tiny.raw")});
+        let body = json!({"method": method, "stores": stores});
+        assert_eq!(import(&h, MEMBER, &id, &body).await.status, 202);
+        let image = h.settled(&id).await;
+        let tasks = h.get(MEMBER, &format!("/v2/images/{id}/tasks")).await;
+        let message = tasks.json()["tasks"][0]["message"].to_string();
+        (image["status"].clone(), message)
+    };
+    // An image of 1 MiB, of which a second one has room, but not in two stores.
+    assert_eq!(fetch(json!(["store1"])).await.0, "active");
+    let (status, message) = fetch(json!(["store1", "store2"])).await;
+    assert_eq!(status, "queued");
+    assert!(message.contains("quota"), "{message}");
+    assert_eq!(fetch(json!(["store2"])).await.0, "active");
+    let (status, message) = fetch(json!(["store1"])).await;
+    assert_eq!(status, "queued");
+    assert!(message.contains("quota"), "{message}");
+    eventually(|| h.files().len() == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::bytes::{Bytes, Ready, convert, source};
-use super::publish::Stored;
+use super::publish::{Stored, within_quota};
 use super::{FAILED, ImportJob, LOCK, Scratch, deleted, end_import};
 use crate::appliance::{self, APPLIANCE, Plan};
 use crate::catalog::{self, Tx, appliances, images, jobs, locations, staged, tasks};
@@ -138,15 +138,17 @@ impl ImportJob {
         let now = Timestamp::now();
         let mut tx = svc.catalog.write().await?;
         for (order, ripe) in set.iter().enumerate() {
-            self.change(&mut tx, &ripe.image.id, |image| {
-                self.activate(svc, image, &ripe.bytes);
-                let stored = ripe.stored.iter();
-                image.locations.extend(stored.map(|s| s.location.clone()));
-                plan.describe(order, &first, image, limit);
-                let failed = image.properties.get(FAILED).cloned().unwrap_or_default();
-                end_import(image, failed);
-            })
-            .await?;
+            let image = self
+                .change(&mut tx, &ripe.image.id, |image| {
+                    self.activate(svc, image, &ripe.bytes);
+                    let stored = ripe.stored.iter();
+                    image.locations.extend(stored.map(|s| s.location.clone()));
+                    plan.describe(order, &first, image, limit);
+                    let failed = image.properties.get(FAILED).cloned().unwrap_or_default();
+                    end_import(image, failed);
+                })
+                .await?;
+            within_quota(svc, &mut tx, &image, ripe.stored.len()).await?;
             for stored in &ripe.stored {
                 locations::activate(&mut tx, &stored.location.id).await?;
             }

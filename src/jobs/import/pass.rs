@@ -103,6 +103,11 @@ impl ImportJob {
                 (body, Some(size))
             }
         };
+        // What is too much in any case is not fetched first.
+        let mut tx = svc.catalog.read().await?;
+        let owner = origin.image.owner.as_deref();
+        svc.quotas.fits(&mut tx, owner, size.unwrap_or(0)).await?;
+        drop(tx);
         meter.begin(Phase::Fetching, size, size);
         let announced = Announced {
             size,

@@ -144,12 +144,14 @@ impl ImportJob {
         left: &[String],
     ) -> Result<(), Failure> {
         let mut tx = svc.catalog.write().await?;
-        self.change(&mut tx, image, |image| {
-            self.activate(svc, image, bytes);
-            image.locations.push(stored.location.clone());
-            show_progress(image, left);
-        })
-        .await?;
+        let image = self
+            .change(&mut tx, image, |image| {
+                self.activate(svc, image, bytes);
+                image.locations.push(stored.location.clone());
+                show_progress(image, left);
+            })
+            .await?;
+        within_quota(svc, &mut tx, &image, 1).await?;
         locations::activate(&mut tx, &stored.location.id).await?;
         Ok(tx.commit().await?)
     }
@@ -176,6 +178,7 @@ impl ImportJob {
                 end_import(image, failed);
             })
             .await?;
+        within_quota(svc, &mut tx, &image, done.len()).await?;
         for stored in &done {
             locations::activate(&mut tx, &stored.location.id).await?;
         }
@@ -300,4 +303,15 @@ pub(super) fn of_store(name: &str, error: &stores::Error) -> Failure {
         }
         e => Failure::Transient(Why::of_store(name, format!("store {name}: {}", chain(e)))),
     }
+}
+
+/// Whether the owner of an image may hold it in so many more stores.
+pub(super) async fn within_quota(
+    svc: &Service,
+    tx: &mut Tx,
+    image: &Image,
+    stores: usize,
+) -> Result<(), Failure> {
+    let bytes = image.size.unwrap_or(0).saturating_mul(stores as u64);
+    Ok(svc.quotas.fits(tx, image.owner.as_deref(), bytes).await?)
 }
