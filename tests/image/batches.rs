@@ -40,6 +40,8 @@ fn a_plan_is_submitted_followed_and_retried() {
     );
 
     let id = batch["id"].as_str().unwrap();
+    let news = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(news, format!("batch {id}\n"));
     let out = room.batch(&format!("retry {id} --wait"));
     let text = String::from_utf8(out.stdout).unwrap();
     assert_eq!(out.status.code(), Some(1));

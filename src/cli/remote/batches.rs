@@ -22,6 +22,8 @@ use crate::cli::{Exit, work};
 
 /// Bytes of a plan at most: what a service takes unless it is told otherwise.
 const MAX_PLAN: u64 = 1 << 20;
+/// Pages of a list that are asked for, at most.
+const MAX_PAGES: usize = 10_000;
 /// How often a batch is looked at whose end is waited for.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -147,15 +149,19 @@ struct Page {
 /// # Errors
 /// What is wrong with the plan, what the service refuses, or that it cannot be reached.
 pub(in crate::cli) fn run(command: &Command) -> anyhow::Result<Exit> {
+    // Before signals are taken over: one ends a read that waits for somebody to write.
+    let plan = match command {
+        Command::Submit(args) => read(&args.plan)?.to_string(),
+        _ => String::new(),
+    };
     let show = work::show(false, true);
     watched(&Meter::default(), show, async {
         match command {
             Command::Submit(args) => {
-                let plan = read(&args.plan)?;
                 let session = Session::open(&args.way.account, 0).await?;
                 let fill = |r: RequestBuilder| {
                     let kind = HeaderValue::from_static("application/json");
-                    r.header(CONTENT_TYPE, kind).body(plan.to_string())
+                    r.header(CONTENT_TYPE, kind).body(plan.clone())
                 };
                 let batch: Value = session.json(Method::POST, "/v2/batches", fill).await?;
                 args.way.end(&session, batch, args.wait).await
@@ -214,6 +220,9 @@ impl Way {
         let mut told = BTreeSet::new();
         let mut tries = Tries::default();
         let path = path(&batch.id)?;
+        if waits && !batch.has_ended() && !self.quiet {
+            output::talk(format_args!("batch {}", Plain(&batch.id)));
+        }
         while waits && !batch.has_ended() {
             if self.output == Output::Human && !self.quiet {
                 batch.tell_news(&mut told);
@@ -242,8 +251,12 @@ impl Way {
 
     async fn list(&self, session: &Session) -> anyhow::Result<Exit> {
         let mut all = Vec::new();
+        let mut seen = BTreeSet::new();
         let mut next = Some("/v2/batches".to_owned());
         while let Some(path) = next.filter(|path| path.starts_with("/v2/batches")) {
+            if seen.len() >= MAX_PAGES || !seen.insert(path.clone()) {
+                return Err(Error::nonsense("its list of batches has no end").into());
+            }
             let page: Page = session.json(Method::GET, &path, |r| r).await?;
             if page.batches.is_empty() {
                 break;
