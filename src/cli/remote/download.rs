@@ -173,7 +173,10 @@ async fn once(args: &Args, session: &Session, meter: &Meter) -> anyhow::Result<R
         most: match is_as_stored {
             true => record.size,
             // What no format needs more of than this, however little its data compresses.
-            false => record.virtual_size.map(|v| v + v / 4 + (64 << 20)),
+            false => {
+                let most = |v: u64| v.saturating_add(v / 4).saturating_add(64 << 20);
+                record.virtual_size.map(most)
+            }
         },
         parallel: usize::from(args.parallel),
         meter,

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -165,15 +166,21 @@ fn name(out: &Path, wanted: Option<&Digest>) -> PathBuf {
 }
 
 fn open(path: &Path, goes_on: bool, max: Option<u64>) -> anyhow::Result<(File, u64)> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!("another download is writing it");
-    }
+    let file = loop {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!("another download is writing it");
+        }
+        // Whoever had it may have ended in between, and it has its name now, or none.
+        if is_at(&file, path)? {
+            break file;
+        }
+    };
     let meta = file.metadata()?;
     if !meta.is_file() {
         bail!("it is not a regular file");
@@ -183,6 +190,16 @@ fn open(path: &Path, goes_on: bool, max: Option<u64>) -> anyhow::Result<(File, u
     }
     file.set_len(0)?;
     Ok((file, 0))
+}
+
+/// Whether `path` still leads to `file`.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Removes parts of `out` that are of other data, and that nobody writes.
@@ -208,6 +225,7 @@ fn remove_others(out: &Path, ours: &Path) {
             && other.file_name() != ours.file_name()
             && let Ok(file) = File::open(&other)
             && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && is_at(&file, &other).is_ok_and(|is_at| is_at)
         {
             let _ = fs::remove_file(other);
         }
