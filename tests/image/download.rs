@@ -173,8 +173,15 @@ fn what_cannot_be_downloaded_is_said() {
     let out = room.run(&format!("download {}", queued.rsplit('/').next().unwrap()));
     let err = String::from_utf8_lossy(&out.stderr);
     assert!(err.contains("is queued: it has no data"), "{err}");
-    // Nobody there: said at once.
+    // No URL, or nobody there: said at once.
     let start = Instant::now();
+    let mut command = room.command(room.server.port, "download any");
+    let out = command
+        .env("OS_ENDPOINT", "http://127.0.0.1:99999")
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert!(err.contains("makes no valid request"), "{err}");
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 
 use serde_json::Value;
 
-use crate::{Relay, Room, disk};
+use crate::{Relay, Room, disk, end, said, until};
 
 #[test]
 fn a_staged_file_is_converted() {
@@ -26,6 +26,46 @@ fn a_staged_file_is_converted() {
         told["hash_value"],
         room.show(told["id"].as_str().unwrap())["os_hash_value"]
     );
+}
+
+#[test]
+fn an_import_waits_for_the_whole_of_what_is_staged() {
+    let room = Room::new("");
+    let bytes = disk();
+    fs::write(room.path("disk.img"), &bytes).unwrap();
+    let relay = Relay::new(room.server.port, 7 << 20);
+    let client = room.command(relay.port, "upload disk.img --import").spawn();
+    relay.wait();
+    let id = &room.images()[0];
+    let is = |status: &str| room.show(id)["status"] == status;
+    until(|| is("uploading"));
+    end(client.unwrap(), "KILL");
+    relay.go_on(room.server.port, usize::MAX);
+    until(|| is("queued"));
+
+    // Somebody else is staging.
+    let path = format!("/v2/images/{id}/stage");
+    let headers = [
+        "Content-Type: application/octet-stream",
+        "Content-Length: 9",
+    ];
+    let other = room.server.begin("PUT", &path, &headers);
+    until(|| is("uploading"));
+    let mut resume = room.command(
+        relay.port,
+        "upload disk.img --import --resume --output json",
+    );
+    let out = resume.output().unwrap();
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{err}");
+    assert!(err.contains("is being staged by another"), "{err}");
+    assert!(is("uploading"));
+
+    drop(other);
+    until(|| is("queued"));
+    let told = said(&resume.output().unwrap());
+    assert_eq!(told["id"], id.as_str());
+    assert!(room.data(id) == bytes);
 }
 
 /// A room whose server may fetch from `port`.

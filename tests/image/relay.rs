@@ -1,7 +1,7 @@
 //! A relay before a server, whose address stays when the server is started anew, and which can be
 //! stopped in the middle of whatever passes.
 
-use std::io::{Read, Write};
+use std::io::{Read, Write, copy, sink};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -17,6 +17,8 @@ struct State {
     left: usize,
     /// How often it went on: connections of an earlier time are cut.
     time: u32,
+    /// Connections until one that is answered 500, by nobody behind; 0 for none.
+    fails_in: u32,
 }
 
 #[derive(Clone)]
@@ -29,7 +31,12 @@ impl Relay {
     /// Stops after `left` bytes.
     pub(crate) fn new(to: u16, left: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let state = State { to, left, time: 0 };
+        let state = State {
+            to,
+            left,
+            time: 0,
+            fails_in: 0,
+        };
         let relay = Self {
             port: listener.local_addr().unwrap().port(),
             state: Arc::new((Mutex::new(state), Condvar::new())),
@@ -67,11 +74,29 @@ impl Relay {
         changed.notify_all();
     }
 
+    /// Answers the `n`th connection from now on, as a proxy would that has lost the server: the
+    /// first is 1.
+    pub(crate) fn fail(&self, n: u32) {
+        self.state.0.lock().unwrap().fails_in = n;
+    }
+
     fn pass(&self, client: &TcpStream) {
-        let (to, time) = {
-            let state = self.state.0.lock().unwrap();
-            (state.to, state.time)
+        let (to, time, fails) = {
+            let mut state = self.state.0.lock().unwrap();
+            let fails = state.fails_in == 1;
+            state.fails_in = state.fails_in.saturating_sub(1);
+            (state.to, state.time, fails)
         };
+        if fails {
+            let mut client = client.try_clone().unwrap();
+            thread::spawn(move || {
+                let answer = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+                client.read_exact(&mut [0])?;
+                client.write_all(answer)?;
+                copy(&mut client, &mut sink())
+            });
+            return;
+        }
         let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else {
             return;
         };

@@ -168,6 +168,65 @@ fn an_image_that_is_not_the_file_is_found_out_and_removed() {
 }
 
 #[test]
+fn an_image_of_another_size_is_no_success() {
+    let (room, _) = room();
+    let relay = half_done(&room);
+    let id = &room.images()[0];
+    let path = format!("/v2/images/{id}");
+    assert_eq!(room.server.upload(&path, "file", b"something else"), 204);
+    let (code, err) = resume(&room, &relay);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("stores 14 bytes"), "{err}");
+    assert_eq!(room.images(), [id.as_str()]);
+
+    // Unless the service was given what it unpacks.
+    let room = Room::new("[import]\nconvert_on_upload = true\ndecompress = true\n");
+    fs::write(room.path("disk.img"), crate::noise(1 << 20)).unwrap();
+    let packed = Command::new("gzip").arg(room.path("disk.img")).status();
+    assert!(packed.unwrap().success());
+    let told = room.json("upload disk.img.gz --disk-format raw");
+    assert_eq!(told["size"], 1 << 20);
+    assert!(told["hash_algo"].is_null());
+}
+
+#[test]
+fn an_answer_of_500_costs_nothing_that_is_there() {
+    let room = Room::new("");
+    fs::write(room.path("disk.img"), crate::noise(1 << 20)).unwrap();
+    let relay = Relay::new(room.server.port, usize::MAX);
+    // Each request has a connection: the image, what it is, an upload, how far that is, its bytes,
+    // what the image is now, and once more.
+    for (n, status) in [
+        (2, "queued"),
+        (3, "queued"),
+        (4, "queued"),
+        (5, "queued"),
+        (6, "active"),
+        (7, "active"),
+    ] {
+        relay.fail(n);
+        let out = room
+            .command(relay.port, "upload disk.img")
+            .output()
+            .unwrap();
+        let err = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{n}: {err}");
+        assert!(
+            err.contains("answers 500") && err.contains("--resume"),
+            "{n}: {err}"
+        );
+        let images = room.images();
+        assert_eq!((images.len(), room.noted()), (1, 1), "{n}");
+        assert_eq!(room.show(&images[0])["status"], status, "{n}");
+        let (code, err) = resume(&room, &relay);
+        assert_eq!(code, Some(0), "{n}: {err}");
+        assert_eq!((room.images(), room.noted()), (images.clone(), 0), "{n}");
+        let path = format!("/v2/images/{}", images[0]);
+        assert_eq!(room.server.ask("DELETE", &path, "", b"").0, 204);
+    }
+}
+
+#[test]
 fn what_is_refused_leaves_no_image() {
     let (room, _) = room();
     qemu(&room, "convert -O qcow2 disk.img base.qcow2");

@@ -69,8 +69,8 @@ struct Count {
 }
 
 impl Import<'_> {
-    /// Has it done, showing how far it is.
-    pub(super) async fn run(&self, meter: &Meter) -> anyhow::Result<()> {
+    /// Has the service begin with it.
+    pub(super) async fn begin(&self) -> Result<(), Error> {
         let mut body = match self.from {
             From::Staged => json!({"method": {"name": "glance-direct"}}),
             From::Url(url) => json!({"method": {"name": "web-download", "uri": url}}),
@@ -88,8 +88,7 @@ impl Import<'_> {
                 .header("content-type", "application/json")
                 .body(body.clone())
         });
-        session::fine(begun.await?).await?;
-        self.follow(meter).await
+        session::fine(begun.await?).await.map(drop)
     }
 
     /// Follows it to its end.
@@ -105,7 +104,7 @@ impl Import<'_> {
             });
             let heard = async {
                 let answer = session::fine(asked.await?).await?;
-                Events::new(answer).last(meter).await
+                Events::new(answer).last(meter, &mut tries).await
             };
             match heard.await {
                 Ok(Some(task)) => {
@@ -181,8 +180,9 @@ impl Events {
     }
 
     /// Shows what events say; answers the one that is the last, unless they break off.
-    async fn last(&mut self, meter: &Meter) -> Result<Option<Task>, Error> {
+    async fn last(&mut self, meter: &Meter, tries: &mut Tries) -> Result<Option<Task>, Error> {
         while let Some(task) = self.next().await? {
+            tries.succeeded();
             if ended(&task.status).is_some() {
                 return Ok(Some(task));
             }

@@ -114,6 +114,13 @@ pub(super) fn formats(path: &Path) -> anyhow::Result<Formats> {
     })
 }
 
+/// Whether the file at `path` is compressed as a whole, which a service may undo. Blocks.
+pub(super) fn is_compressed(path: &Path) -> anyhow::Result<bool> {
+    let source: Arc<dyn Source> = Arc::new(input::open(path)?);
+    let found = input::judge(&source, &Limits::default())?;
+    Ok(found.compression.is_some())
+}
+
 /// The digest of a file, in hexadecimal, not far ahead of `sent`: so it is read from its disk once.
 pub(super) async fn digest(
     file: Arc<File>,

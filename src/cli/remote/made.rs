@@ -109,7 +109,8 @@ pub(super) async fn remove(session: &Session, image: &str) {
     if let Err(e) = removed.await {
         let e = anyhow::Error::new(e);
         output::talk(format_args!(
-            "image {image} came to nothing and could not be removed: {}",
+            "image {} came to nothing and could not be removed: {}",
+            output::Plain(image),
             output::Plain(&format!("{e:#}"))
         ));
     }

@@ -29,6 +29,9 @@ pub(in crate::cli) enum Error {
     Absent(#[source] reqwest::Error),
     #[error("the image service cannot be reached, or broke off")]
     Gone(#[source] reqwest::Error),
+    /// It was never sent: a URL or header is none.
+    #[error("the service's URL, or what is asked of it, makes no valid request")]
+    Unsendable(#[source] reqwest::Error),
     #[error("the image service says nothing")]
     Silent,
     /// Fewer bytes came than were told.
@@ -47,13 +50,19 @@ pub(in crate::cli) enum Error {
     #[error("the image was not imported: {0}")]
     NotImported(String),
     /// What came later belongs to something else than what came before.
-    #[error("the image's data changed while it was read")]
+    #[error("the data changed while it was read")]
     Changed,
     #[error("the image's data has the {algo} {found}, not {wanted}")]
     Digest {
         algo: &'static str,
         found: String,
         wanted: String,
+    },
+    #[error("the service stores {found} bytes as image {image}, not the {wanted} that were sent")]
+    Size {
+        image: String,
+        found: u64,
+        wanted: u64,
     },
 }
 
@@ -66,10 +75,11 @@ impl Error {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Gone(_) | Self::Silent | Self::Cut => true,
-            // 423: an upload that another request has not let go of yet. Not 500: the same would
-            // fail the same way.
+            // 421: another process of the service has what was sent, and may be met next time. 423:
+            // an upload that another request has not let go of yet. Not 500: the same would fail the
+            // same way.
             Self::Status { status, .. } => {
-                [408, 423, 425, 429, 502, 503, 504].contains(&status.as_u16())
+                [408, 421, 423, 425, 429, 502, 503, 504].contains(&status.as_u16())
             }
             Self::Keystone(trouble) => match trouble {
                 Trouble::Gone { .. } | Trouble::Paused => true,
@@ -77,23 +87,33 @@ impl Error {
                 Trouble::Nonsense(_) => false,
             },
             Self::Absent(_)
+            | Self::Unsendable(_)
             | Self::Nonsense(_)
             | Self::NotImported(_)
             | Self::Changed
-            | Self::Digest { .. } => false,
+            | Self::Digest { .. }
+            | Self::Size { .. } => false,
         }
     }
 
-    /// Whether an upload that ended so is worth going on with later.
-    pub(super) fn may_be_resumed(&self) -> bool {
+    /// Whether the data is refused, or how it was to be taken: going on with it later is no use. Of
+    /// all else that a service or a proxy before it may say, nothing is lost by another try.
+    pub(super) fn is_final(&self) -> bool {
         match self {
-            // Not let in: another account may be.
-            Self::Status { status, .. } => {
-                self.is_transient() || [401, 403].contains(&status.as_u16())
-            }
-            Self::Digest { .. } | Self::NotImported(_) => false,
-            _ => true,
+            Self::Status { status, .. } => [400, 413, 415, 422, 460].contains(&status.as_u16()),
+            _ => self.is_verdict(),
         }
+    }
+
+    /// Whether the data was taken, looked at, and found wrong.
+    pub(super) fn is_verdict(&self) -> bool {
+        matches!(self, Self::Digest { .. } | Self::NotImported(_))
+    }
+
+    /// Whether the service has heard the request, and will not do it.
+    pub(super) fn is_refusal(&self) -> bool {
+        let is_refused = matches!(self, Self::Status { status, .. } if status.is_client_error());
+        is_refused && !self.is_transient()
     }
 
     /// Whether the request and what is there do not go together: an upload's offset is another, an
@@ -105,9 +125,9 @@ impl Error {
     /// Whether the image is at fault, and not the request or a service.
     pub(in crate::cli) fn is_of_image(&self) -> bool {
         match self {
-            Self::Digest { .. } | Self::NotImported(_) => true,
+            Self::Size { .. } => true,
             Self::Status { status, .. } => *status == StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            _ => false,
+            _ => self.is_verdict(),
         }
     }
 }
@@ -115,7 +135,11 @@ impl Error {
 /// Errors tell their cause, and never the URL they came from: it may hold what is secret.
 impl From<reqwest::Error> for Error {
     fn from(error: reqwest::Error) -> Self {
-        Self::Gone(error.without_url())
+        let error = error.without_url();
+        match error.is_builder() {
+            true => Self::Unsendable(error),
+            false => Self::Gone(error),
+        }
     }
 }
 
@@ -423,6 +447,26 @@ mod tests {
         assert_eq!(find(Some("B"), "publicURL").as_deref(), Some("c"));
         assert_eq!(find(Some("A"), "admin").as_deref(), Some("a"));
         assert_eq!(find(Some("C"), "public"), None);
+    }
+
+    #[test]
+    fn only_refused_data_is_given_up() {
+        let of = |status| Error::Status {
+            status: StatusCode::from_u16(status).unwrap(),
+            sentence: String::new(),
+        };
+        for status in [400, 413, 415, 422, 460] {
+            assert!(of(status).is_final() && !of(status).is_transient());
+        }
+        for status in [401, 403, 404, 409, 410, 500, 501] {
+            assert!(!of(status).is_final() && !of(status).is_transient());
+        }
+        for status in [421, 423, 429, 502, 503, 504] {
+            assert!(!of(status).is_final() && of(status).is_transient());
+            assert!(!of(status).is_refusal());
+        }
+        assert!(of(404).is_refusal() && !of(500).is_refusal());
+        assert!(Error::NotImported(String::new()).is_final());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,7 @@ pub(super) struct State {
     pub(super) is_ours: bool,
     /// What the image was made as.
     pub(super) disk_format: Option<String>,
+    pub(super) container_format: Option<String>,
     /// Bytes of a part.
     pub(super) part: u64,
     /// Ids of the uploads of the parts that were begun.
@@ -53,6 +54,8 @@ pub(super) struct Memory {
     /// `None` where there is no place for it.
     path: Option<PathBuf>,
     state: Mutex<State>,
+    /// Whose turn it is to write the file: kept to the end of the write, whoever still waits for that.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Where the upload of a file to a service is remembered.
@@ -94,6 +97,7 @@ impl Memory {
         Self {
             path,
             state: Mutex::new(state),
+            turn: Arc::default(),
         }
     }
 
@@ -124,8 +128,10 @@ impl Memory {
         let Some(path) = self.path.clone() else {
             return Ok(());
         };
+        let turn = self.turn.clone().lock_owned().await;
         let state = self.state();
         spawn_blocking(move || {
+            let _turn = turn;
             save(&path, &state).with_context(|| format!("noting the upload in {}", path.display()))
         })
         .await?
@@ -136,6 +142,7 @@ impl Memory {
         let Some(path) = self.path.clone() else {
             return Ok(());
         };
+        let _turn = self.turn.lock().await;
         match spawn_blocking(move || fs::remove_file(path)).await? {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
             _ => Ok(()),
@@ -161,22 +168,44 @@ fn save(path: &Path, state: &State) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::super::local::Local;
     use super::*;
 
-    #[test]
-    fn what_was_noted_comes_back_and_nonsense_does_not() {
-        let room = tempfile::tempdir().unwrap();
-        let file = room.path().join("disk.img");
+    /// The state of an upload of a file in `room`, in three parts.
+    fn state(room: &Path) -> State {
+        let file = room.join("disk.img");
         fs::write(&file, [1; 10]).unwrap();
-        let state = State {
+        State {
             file: Local::open(&file).unwrap().stamp,
             image: "i".into(),
             is_ours: true,
             disk_format: None,
+            container_format: None,
             part: 4,
             uploads: vec![Some("u".into()), None, None],
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_note_counts_and_nothing_comes_after_the_end() {
+        let room = tempfile::tempdir().unwrap();
+        let at = room.path().join("state.json");
+        let memory = Memory::new(Some(at.clone()), state(room.path()));
+        let note = |n| memory.note(n, Some(n.to_string()));
+        tokio::try_join!(note(0), note(1), note(2)).unwrap();
+        assert_eq!(recall(&at).unwrap(), Some(memory.state()));
+        // Nobody waits for this one, but it may be under way.
+        let _ = note(1).now_or_never();
+        memory.forget().await.unwrap();
+        assert_eq!(recall(&at).unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_noted_comes_back_and_nonsense_does_not() {
+        let room = tempfile::tempdir().unwrap();
+        let state = state(room.path());
         let at = room.path().join("a/folder/state.json");
         assert_eq!(recall(&at).unwrap(), None);
         save(&at, &state).unwrap();

@@ -1,7 +1,7 @@
 //! `glint image upload`: a file becomes an image's data, and the digest that the service made of it
 //! is held against our own.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +27,11 @@ use crate::domain::HashAlgo;
 
 /// The hash that services make unless told otherwise.
 const USUAL: HashAlgo = HashAlgo::Sha512;
+
+/// What `sent` says when all the data has been sent, and not only read.
+const ALL: u64 = u64::MAX;
+/// The protocol of an import of what was staged.
+const STAGED: &str = "glance-direct";
 
 /// Upload a file as an image's data, checked against the digest that comes back
 ///
@@ -127,6 +132,9 @@ struct Report {
     /// that could be compared.
     hash_algo: Option<&'static str>,
     hash_value: Option<String>,
+    /// Whether the service has made a digest.
+    #[serde(skip)]
+    has_digest: bool,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -159,6 +167,7 @@ impl Report {
         let checked = match self.hash_algo {
             Some(algo) => format!("{algo} is right"),
             None if self.filename.is_none() => "fetched by the service, and not compared".into(),
+            None if !self.has_digest => "not compared: the service tells no digest".into(),
             None => "stored in another form than it was sent in, and not compared".into(),
         };
         format!(
@@ -189,21 +198,28 @@ async fn upload(
         is_noted.store(false, Ordering::Relaxed);
         memory.forget().await
     };
-    let error = match bring(args, session, &local, &memory, meter).await {
+    let (sent, seen) = watch::channel(0);
+    let brought = bring(args, session, &local, &memory, meter, (sent.clone(), seen)).await;
+    let error = match brought {
         Ok(report) => {
             over.await?;
             return Ok(report);
         }
         Err(e) => e,
     };
-    let is_final = error
-        .downcast_ref()
-        .is_some_and(|e: &Error| !e.may_be_resumed());
-    if is_final {
+    // All is there: only a verdict on it takes it away again.
+    let is_sent = *sent.borrow() == ALL;
+    let known = error.downcast_ref::<Error>();
+    let is_final = match known {
+        Some(e) if is_sent => e.is_verdict(),
+        Some(e) => e.is_final(),
+        None => false,
+    };
+    if is_final || matches!(known, Some(Error::Changed)) {
         over.await?;
-        if memory.state().is_ours {
-            made::remove(session, &image).await;
-        }
+    }
+    if is_final && memory.state().is_ours {
+        made::remove(session, &image).await;
     }
     Err(error)
 }
@@ -249,6 +265,7 @@ async fn begin(
         image: record.id,
         is_ours: args.id.is_none(),
         disk_format: record.disk_format,
+        container_format: record.container_format,
         part,
         uploads: vec![None; parts_of(local.size(), part)],
     };
@@ -257,17 +274,17 @@ async fn begin(
     Ok(memory)
 }
 
-/// Sends the file, and compares the digests.
+/// Sends the file, and compares the digests. `sent` tells how far it is.
 async fn bring(
     args: &Args,
     session: &Session,
     local: &Local,
     memory: &Memory,
     meter: &Arc<Meter>,
+    (sent, seen): (watch::Sender<u64>, watch::Receiver<u64>),
 ) -> anyhow::Result<Report> {
     let state = memory.state();
     meter.start(0, local.size());
-    let (sent, seen) = watch::channel(0);
     let tus = Tus {
         out: Outgoing {
             session,
@@ -290,7 +307,16 @@ async fn bring(
         bail!("the service has not made image {} of the data", state.image);
     }
     let record = Record::find(session, &state.image).await?;
-    let digest = compare(local, &state, &record, ours).await?;
+    let may_differ = protocol == STAGED;
+    let compared = compare(local, &state, &record, ours, may_differ).await;
+    let local = local.clone();
+    if !spawn_blocking(move || local.is_unchanged()).await?? {
+        return Err(match compared {
+            Ok(_) => anyhow::Error::new(Error::Changed).context(format!("image {}", state.image)),
+            Err(e) => e.context("the file changed while it was sent"),
+        });
+    }
+    let digest = compared?;
     let resumed_at = tus.had.into_inner();
     Ok(report(args, record, protocol, resumed_at, digest))
 }
@@ -306,6 +332,7 @@ fn report(
         filename: args.file.clone(),
         protocol,
         resumed_at,
+        has_digest: record.digest().is_some(),
         hash_algo: digest.as_ref().map(|d| d.algo.name()),
         hash_value: digest.map(|d| d.value),
         id: record.id,
@@ -322,9 +349,8 @@ async fn fetch(args: &Args, url: &str, session: &Session, meter: &Meter) -> anyh
     let record = match (&args.id, made::said(args)) {
         (Some(id), _) => made::waiting(session, id).await?,
         (None, Some(formats)) => {
-            let path = url.split(['?', '#']).next().unwrap_or_default();
-            let name = path.rsplit('/').next().filter(|name| !name.is_empty());
-            made::make(args, session, formats, name.map(OsStr::new)).await?
+            let name = name_of(url).map(OsString::from);
+            made::make(args, session, formats, name.as_deref()).await?
         }
         (None, None) => bail!("what a URL names is not looked at here: say --disk-format"),
     };
@@ -339,11 +365,15 @@ async fn fetch(args: &Args, url: &str, session: &Session, meter: &Meter) -> anyh
         convert: args.convert.as_deref(),
         store: args.store.as_deref(),
     };
-    if let Err(e) = import.run(meter).await {
-        let is_final = e
-            .downcast_ref()
-            .is_some_and(|e: &Error| !e.may_be_resumed());
-        if is_final && args.id.is_none() {
+    let begun = import.begin().await;
+    let is_refused = begun.as_ref().is_err_and(Error::is_refusal);
+    let done = match begun {
+        Ok(()) => import.follow(meter).await,
+        Err(e) => Err(e.into()),
+    };
+    if let Err(e) = done {
+        let is_verdict = e.downcast_ref().is_some_and(Error::is_verdict);
+        if (is_refused || is_verdict) && args.id.is_none() {
             made::remove(session, &image).await;
         }
         return Err(e);
@@ -352,12 +382,19 @@ async fn fetch(args: &Args, url: &str, session: &Session, meter: &Meter) -> anyh
     Ok(report(args, record, "web-download", 0, None))
 }
 
+/// The name of what a URL leads to: never of its host, or of who asks there.
+fn name_of(url: &str) -> Option<String> {
+    let url = reqwest::Url::parse(url).ok()?;
+    let name = url.path_segments()?.next_back()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
 /// Brings the file there: as asked for, or the best way that the service knows. Answers how.
 async fn send(args: &Args, tus: &Tus<'_>) -> anyhow::Result<&'static str> {
     let out = &tus.out;
     let protocol = if args.import || args.convert.is_some() {
         import(args, out).await?;
-        "glance-direct"
+        STAGED
     // It may be there: we were ended before we heard of it.
     } else if out.fate().await? == Fate::Active || tus.run().await? {
         "tus"
@@ -368,7 +405,7 @@ async fn send(args: &Args, tus: &Tus<'_>) -> anyhow::Result<&'static str> {
         out.put(Door::File).await?;
         "put"
     };
-    out.sent.send_replace(u64::MAX);
+    out.sent.send_replace(ALL);
     Ok(protocol)
 }
 
@@ -381,26 +418,54 @@ async fn import(args: &Args, out: &Outgoing<'_>) -> anyhow::Result<()> {
         convert: args.convert.as_deref(),
         store: args.store.as_deref(),
     };
-    let status = Record::find(out.session, out.image).await?.status;
-    if ["importing", "active"].contains(&status.as_str()) {
-        return import.follow(&out.meter).await;
-    }
-    if status != "uploading" {
+    let record = Record::find(out.session, out.image).await?;
+    let is_begun = ["importing", "active"].contains(&record.status.as_str());
+    if record.status == "uploading" {
+        // So it is from the beginning of a staging on; it has a size when that has ended.
+        if record.size != Some(out.local.size()) {
+            bail!(
+                "image {} is being staged by another request, or has something else staged: its \
+                 import cannot begin",
+                out.image
+            );
+        }
+    } else if !is_begun {
         out.put(Door::Stage).await?;
-        out.sent.send_replace(u64::MAX);
     }
-    import.run(&out.meter).await
+    out.sent.send_replace(ALL);
+    if !is_begun {
+        import.begin().await?;
+    }
+    import.follow(&out.meter).await
 }
 
-/// The digest that both have made, where the service stores what was sent.
+/// The digest that both have made, where the service stores what was sent. What `may_differ` is
+/// taken in another form by being told so; a plain upload where it gets another format, or loses its
+/// compression.
 async fn compare(
     local: &Local,
     state: &State,
     record: &Record,
     ours: String,
+    may_differ: bool,
 ) -> anyhow::Result<Option<Digest>> {
-    if record.size != Some(local.size()) || record.disk_format != state.disk_format {
+    if record.disk_format != state.disk_format || record.container_format != state.container_format
+    {
         return Ok(None);
+    }
+    if let Some(found) = record.size.filter(|size| *size != local.size()) {
+        let path = local.stamp.path.clone();
+        let is_compressed = spawn_blocking(move || local::is_compressed(&path)).await?;
+        // What cannot be looked at is not known to be.
+        if may_differ || is_compressed.unwrap_or(false) {
+            return Ok(None);
+        }
+        return Err(Error::Size {
+            image: record.id.clone(),
+            found,
+            wanted: local.size(),
+        }
+        .into());
     }
     let Some(theirs) = record.digest() else {
         return Ok(None);
@@ -408,22 +473,34 @@ async fn compare(
     let ours = match theirs.algo {
         USUAL => ours,
         other => {
-            let (_sent, seen) = watch::channel(u64::MAX);
+            let (_sent, seen) = watch::channel(ALL);
             local::digest(local.file.clone(), local.size(), other, seen).await?
         }
     };
     if ours == theirs.value {
         return Ok(Some(theirs));
     }
-    let local = local.clone();
-    let is_unchanged = spawn_blocking(move || local.is_unchanged()).await??;
-    let wrong = anyhow::Error::new(Error::Digest {
+    Err(Error::Digest {
         algo: theirs.algo.name(),
         found: theirs.value,
         wanted: ours,
-    });
-    Err(match is_unchanged {
-        true => wrong,
-        false => wrong.context("the file changed while it was sent"),
-    })
+    }
+    .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_named_for_the_path_of_a_url() {
+        assert_eq!(name_of("https://h/a/b.qcow2?c=/d#e").unwrap(), "b.qcow2");
+        for url in [
+            "http://user:secret@host",
+            "http://user:secret@host/",
+            "host",
+        ] {
+            assert_eq!(name_of(url), None, "{url}");
+        }
+    }
 }
