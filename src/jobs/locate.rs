@@ -107,14 +107,13 @@ impl LocateJob {
             image.properties.remove(REFUSED);
         })
         .await?;
-        if computes {
-            HashJob::enqueue(&mut tx, &id, now).await?;
-        }
-        let result = Some(json!({ "image_id": id.as_str() }).to_string());
-        let expires = now.plus_seconds(svc.config.import.task_hours * 3600);
-        let success = TaskStatus::Success;
-        tasks::end(&mut tx, &self.task_id, success, result, "", now, expires).await?;
         jobs::finish(&mut tx, job).await?;
+        if computes {
+            // The task goes on: whoever waits for its end finds the digests.
+            HashJob::enqueue(&mut tx, &id, &self.task_id, now).await?;
+        } else {
+            succeed(svc, &mut tx, &id, &self.task_id, "").await?;
+        }
         tx.commit().await?;
         svc.wake.notify_one();
         tracing::info!(image.id = %id, store.id = self.store, size_bytes = size, "image {id} has a location");
@@ -218,13 +217,18 @@ impl HashJob {
     /// After what clients wait for.
     const PRIORITY: i64 = -1;
 
-    async fn enqueue(tx: &mut Tx, image: &ImageId, now: Timestamp) -> catalog::Result<()> {
-        let id = uuid::Uuid::new_v4().to_string();
+    /// For a task whose own job has ended: a job has the id of its task.
+    async fn enqueue(
+        tx: &mut Tx,
+        image: &ImageId,
+        task: &str,
+        now: Timestamp,
+    ) -> catalog::Result<()> {
         let job = Self {
             image_id: image.to_string(),
         };
         let payload = payload::write(&job);
-        jobs::enqueue(tx, &id, Self::KIND, &payload, Self::PRIORITY, now).await
+        jobs::enqueue(tx, task, Self::KIND, &payload, Self::PRIORITY, now).await
     }
 
     pub(super) async fn run(
@@ -248,7 +252,33 @@ impl HashJob {
         })
         .await?;
         jobs::finish(&mut tx, job).await?;
+        succeed(svc, &mut tx, &image.id, &job.id, "").await?;
         Ok(tx.commit().await?)
+    }
+
+    /// The image has its location all the same, if it is there.
+    pub(super) async fn fail(
+        &self,
+        svc: &Service,
+        job: &jobs::Claimed,
+        why: &Why,
+    ) -> catalog::Result<()> {
+        let mut tx = svc.catalog.write().await?;
+        let image = match self.image_id.parse() {
+            Ok(id) => images::find(&mut tx, &id).await?,
+            Err(_) => None,
+        };
+        jobs::finish(&mut tx, job).await?;
+        if let Some(image) = image {
+            let message = format!("The digests were not computed: {}", why.text);
+            succeed(svc, &mut tx, &image.id, &job.id, &message).await?;
+        } else {
+            let now = Timestamp::now();
+            let expires = now.plus_seconds(svc.config.import.task_hours * 3600);
+            let failure = TaskStatus::Failure;
+            tasks::end(&mut tx, &job.id, failure, None, &why.text, now, expires).await?;
+        }
+        tx.commit().await
     }
 
     async fn image(&self, svc: &Service) -> catalog::Result<Option<Image>> {
@@ -262,6 +292,20 @@ impl HashJob {
     pub(super) async fn is_wanted(&self, svc: &Service) -> catalog::Result<bool> {
         Ok(self.image(svc).await?.is_some())
     }
+}
+
+/// Ends the task of an image that has its location.
+async fn succeed(
+    svc: &Service,
+    tx: &mut Tx,
+    image: &ImageId,
+    task: &str,
+    message: &str,
+) -> catalog::Result<()> {
+    let now = Timestamp::now();
+    let expires = now.plus_seconds(svc.config.import.task_hours * 3600);
+    let result = Some(json!({ "image_id": image.as_str() }).to_string());
+    tasks::end(tx, task, TaskStatus::Success, result, message, now, expires).await
 }
 
 /// The digests of what lies at `url`, which must be `size` bytes.

@@ -269,7 +269,7 @@ impl Work {
         match self {
             Self::Import(work) => work.fail(svc, job, why).await,
             Self::Locate(work) => work.fail(svc, job, why).await,
-            Self::Hash(_) => drop_job(svc, job).await,
+            Self::Hash(work) => work.fail(svc, job, why).await,
         }
     }
 
