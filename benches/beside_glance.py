@@ -326,7 +326,7 @@ def imports(args, glance, glint):
 def appliance(args, _, glint):
     room, raw = glint.room.parent, programs(glint)
     archive = room / "programs.ova.zst"
-    subprocess.run([glint.program, "convert", "-q", "-O", "ova", raw, room / "programs.ova"], check=True)
+    subprocess.run([glint.program, "convert", "-q", "-f", "raw", "-O", "ova", raw, room / "programs.ova"], check=True)
     subprocess.run(["zstd", "-q", "--rm", room / "programs.ova", "-o", archive], check=True)
     body = {"appliance": True, "convert": {"disk_format": "qcow2"}}
     formats = {"disk_format": "vmdk", "container_format": "ova"}
