@@ -447,35 +447,6 @@ mod tests {
     }
 
     #[test]
-    fn sorting() {
-        use Direction::{Asc, Desc};
-        for (query, want) in [
-            ("", vec![(SortKey::CreatedAt, Desc)]),
-            ("sort_dir=asc", vec![(SortKey::CreatedAt, Asc)]),
-            (
-                "sort_key=name&sort_key=size&sort_dir=asc",
-                vec![(SortKey::Name, Asc), (SortKey::Size, Asc)],
-            ),
-            (
-                "sort=name:asc,size",
-                vec![(SortKey::Name, Asc), (SortKey::Size, Desc)],
-            ),
-        ] {
-            assert_eq!(ask(query).unwrap().sort, want, "{query}");
-        }
-        for bad in [
-            "sort=",
-            "sort=name:up",
-            "sort_key=x",
-            "sort_dir=up",
-            "sort=name&sort_dir=asc",
-            "sort_key=name&sort_dir=asc&sort_dir=desc",
-        ] {
-            assert!(ask(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn limits() {
         assert_eq!(ask("").unwrap().limit, 25);
         assert_eq!(ask("limit=0").unwrap().limit, 0);

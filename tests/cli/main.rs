@@ -2,6 +2,8 @@
 //! qemu-img makes images and judges what comes out.
 
 mod access;
+#[path = "../support/noise.rs"]
+mod noise;
 
 use std::fs;
 use std::io::Read;
@@ -9,6 +11,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use noise::noise;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -156,20 +159,6 @@ impl Room {
             &["compare", "-q", "-f", a_format, "-F", b_format, a, b],
         );
     }
-}
-
-/// Bytes that do not compress, the same in every run.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 mod inspect {

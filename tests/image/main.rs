@@ -4,6 +4,8 @@
 mod batches;
 mod download;
 mod import;
+#[path = "../support/noise.rs"]
+mod noise;
 mod relay;
 #[path = "../support/server.rs"]
 mod server;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use noise::noise;
 use relay::Relay;
 use serde_json::Value;
 use server::Server;
@@ -154,20 +157,6 @@ fn said(out: &Output) -> Value {
     let err = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{:?}: {err}", out.status);
     serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {err}"))
-}
-
-/// Bytes that do not compress, the same in every run.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 /// A raw disk of some parts: data, 5 MiB of zeros, data.

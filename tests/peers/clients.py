@@ -17,6 +17,8 @@ import tempfile
 import threading
 import time
 import unittest
+import urllib.error
+import urllib.request
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -60,6 +62,16 @@ class Server:
     def files(self, folder):
         """What lies in a folder of the data, by name and length."""
         return sorted((p.name, p.stat().st_size) for p in (self.data / folder).rglob("*") if p.is_file())
+
+    def call(self, method, path, body=None, **headers):
+        """Status, body and headers of an answer, whatever the status."""
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        request = urllib.request.Request(self.url + path, data=data, method=method, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read(), answer.headers
+        except urllib.error.HTTPError as e:
+            return e.code, e.read(), e.headers
 
     def stop(self):
         if self.process.poll() is None:

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 import unittest
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -35,17 +34,8 @@ class Operating(unittest.TestCase):
         self.addCleanup(server.stop)
         return server
 
-    def call(self, server, method, path, body=None, **headers):
-        data = json.dumps(body).encode() if isinstance(body, dict) else body
-        request = urllib.request.Request(server.url + path, data=data, method=method, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, answer.read(), answer.headers
-        except urllib.error.HTTPError as e:
-            return e.code, e.read(), e.headers
-
     def create(self, server):
-        status, body, headers = self.call(server, "POST", "/v2/images",
+        status, body, headers = server.call("POST", "/v2/images",
                                           {"disk_format": "raw", "container_format": "bare"})
         self.assertEqual(status, 201)
         return json.loads(body)["id"], headers["x-openstack-request-id"]
@@ -72,12 +62,12 @@ class Operating(unittest.TestCase):
         server = self.serve('[metrics]\nlisten = "127.0.0.1:0"\n')
         image, _ = self.create(server)
         octets = {"Content-Type": "application/octet-stream"}
-        self.assertEqual(self.call(server, "PUT", f"/v2/images/{image}/file", b"x" * 5000, **octets)[0], 204)
-        self.assertEqual(self.call(server, "GET", f"/v2/images/{image}/file")[1], b"x" * 5000)
-        self.assertEqual(self.call(server, "GET", "/v2/nothing")[0], 404)
+        self.assertEqual(server.call("PUT", f"/v2/images/{image}/file", b"x" * 5000, **octets)[0], 204)
+        self.assertEqual(server.call("GET", f"/v2/images/{image}/file")[1], b"x" * 5000)
+        self.assertEqual(server.call("GET", "/v2/nothing")[0], 404)
         # However many verbs are made up, they are counted as one.
         for verb in ("FROB1", "FROB2"):
-            self.assertEqual(self.call(server, verb, "/")[0], 300)
+            self.assertEqual(server.call(verb, "/")[0], 300)
         out = 'glint_store_bytes_total{store="file",direction="out"}'
         until(lambda: self.metrics(server.said).get(out) == 5000)
         seen = self.metrics(server.said)
@@ -92,7 +82,7 @@ class Operating(unittest.TestCase):
         for stage in ("receive", "judge", "commit"):
             self.assertEqual(seen[f'glint_ingest_stage_duration_seconds_count{{stage="{stage}"}}'], 1)
         self.assertEqual(seen['glint_jobs{state="ready"}'], 0)
-        self.assertEqual(self.call(server, "GET", "/metrics")[0], 300, "not on the port of the API")
+        self.assertEqual(server.call("GET", "/metrics")[0], 300, "not on the port of the API")
 
     def metrics(self, said):
         """The samples of the page that a log tells of."""
@@ -126,10 +116,10 @@ class Operating(unittest.TestCase):
 
         image, _ = self.create(server)
         octets = {"Content-Type": "application/octet-stream"}
-        self.assertEqual(self.call(server, "PUT", f"/v2/images/{image}/stage", b"x" * 5000, **octets)[0], 204)
-        self.assertEqual(self.call(server, "POST", f"/v2/images/{image}/import", {"method": {"name": "glance-direct"}},
+        self.assertEqual(server.call("PUT", f"/v2/images/{image}/stage", b"x" * 5000, **octets)[0], 204)
+        self.assertEqual(server.call("POST", f"/v2/images/{image}/import", {"method": {"name": "glance-direct"}},
                                    **{"Content-Type": "application/json"})[0], 202)
-        until(lambda: b'"active"' in self.call(server, "GET", f"/v2/images/{image}")[1])
+        until(lambda: b'"active"' in server.call("GET", f"/v2/images/{image}")[1])
         stored = 'glint_store_bytes_total{store="file",direction="in"}'
         imports = 'glint_ingest_stage_duration_seconds_count{stage="import"}'
         seen = until(lambda: (page := self.metrics(log.read_text)).get(imports) and page)
@@ -150,13 +140,13 @@ class Operating(unittest.TestCase):
 
         policy.write_text('add_image: "!"\n')
         hangup(f'[auth]\npolicy_file = "{policy}"\n', "read again")
-        self.assertEqual(self.call(server, "POST", "/v2/images", {})[0], 403)
+        self.assertEqual(server.call("POST", "/v2/images", {})[0], 403)
         policy.write_text('add_image: "rule:nowhere"\n')
         hangup(f'[auth]\npolicy_file = "{policy}"\n', "what was stays")
-        self.assertEqual(self.call(server, "POST", "/v2/images", {})[0], 403)
+        self.assertEqual(server.call("POST", "/v2/images", {})[0], 403)
         hangup("[log]\nlevel = \"error,glint::server=info\"\n", "read again")
         lines = len(server.said().splitlines())
-        self.assertEqual(self.call(server, "POST", "/v2/images", {})[0], 201)
+        self.assertEqual(server.call("POST", "/v2/images", {})[0], 201)
         self.assertEqual(len(server.said().splitlines()), lines)
 
     def is_refused(self, port):
@@ -173,7 +163,7 @@ class Operating(unittest.TestCase):
         with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
             slow.sendall(f"PUT /v2/images/{image}/file HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n"
                          "Content-Type: application/octet-stream\r\n\r\n12345".encode())
-            until(lambda: self.call(server, "GET", f"/v2/images/{image}")[1].find(b'"saving"') > 0)
+            until(lambda: server.call("GET", f"/v2/images/{image}")[1].find(b'"saving"') > 0)
             server.process.send_signal(signal.SIGTERM)
             until(lambda: "SIGTERM received" in server.said())
             until(lambda: self.is_refused(port))

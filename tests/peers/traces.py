@@ -12,8 +12,6 @@ import tempfile
 import threading
 import time
 import unittest
-import urllib.error
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 
@@ -103,15 +101,6 @@ class Traces(unittest.TestCase):
         self.addCleanup(server.stop)
         return server
 
-    def call(self, server, method, path, body=None, **headers):
-        data = json.dumps(body).encode() if isinstance(body, dict) else body
-        request = urllib.request.Request(server.url + path, data=data, method=method, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, answer.read(), answer.headers
-        except urllib.error.HTTPError as e:
-            return e.code, e.read(), e.headers
-
     def end(self, server):
         """An orderly end, by which all spans are sent."""
         server.process.send_signal(signal.SIGTERM)
@@ -120,16 +109,16 @@ class Traces(unittest.TestCase):
     def test_a_request_goes_on_in_the_trace_it_came_with(self):
         collector = self.listen(Collector)
         server = self.serve(f'[log]\nlevel = "error,glint::server=info"\n[tracing]\nendpoint = "{collector.url}"\n')
-        status, body, headers = self.call(server, "POST", "/v2/images",
+        status, body, headers = server.call("POST", "/v2/images",
                                           {"disk_format": "raw", "container_format": "bare"}, **TRACEPARENT)
         self.assertEqual(status, 201)
         image = json.loads(body)["id"]
         octets = {"Content-Type": "application/octet-stream"}
-        self.assertEqual(self.call(server, "PUT", f"/v2/images/{image}/file", b"x" * 5000, **octets)[0], 204)
-        self.assertEqual(self.call(server, "GET", "/v2/nothing")[0], 404)
-        self.assertEqual(self.call(server, "FROB", "/v2/images")[0], 501)
+        self.assertEqual(server.call("PUT", f"/v2/images/{image}/file", b"x" * 5000, **octets)[0], 204)
+        self.assertEqual(server.call("GET", "/v2/nothing")[0], 404)
+        self.assertEqual(server.call("FROB", "/v2/images")[0], 501)
         # A header that is none begins a new trace.
-        self.assertEqual(self.call(server, "GET", "/v2/images?name=secret", traceparent="00-0-0-01")[0], 200)
+        self.assertEqual(server.call("GET", "/v2/images?name=secret", traceparent="00-0-0-01")[0], 200)
         self.end(server)
 
         resource, spans = next(collector.resources())
@@ -165,14 +154,14 @@ class Traces(unittest.TestCase):
         collector, origin = self.listen(Collector), self.listen(Listener)
         server = self.serve(f'[tracing]\nendpoint = "{collector.url}/"\n[fetch]\nallowed_networks = ["127.0.0.0/8"]\n'
                             f'allowed_ports = [{origin.port}]\n')
-        _, body, _ = self.call(server, "POST", "/v2/images", {"disk_format": "raw", "container_format": "bare"})
+        _, body, _ = server.call("POST", "/v2/images", {"disk_format": "raw", "container_format": "bare"})
         image = json.loads(body)["id"]
         method = {"name": "web-download", "uri": f"{origin.url}/private/disk.raw?key=secret"}
-        status, body, _ = self.call(server, "POST", f"/v2/images/{image}/import", {"method": method},
+        status, body, _ = server.call("POST", f"/v2/images/{image}/import", {"method": method},
                                     **{"Content-Type": "application/json"}, **TRACEPARENT)
         self.assertEqual(status, 202, body)
         end = time.monotonic() + 30
-        while b'"active"' not in self.call(server, "GET", f"/v2/images/{image}")[1]:
+        while b'"active"' not in server.call("GET", f"/v2/images/{image}")[1]:
             self.assertLess(time.monotonic(), end, server.said())
             time.sleep(0.05)
         self.end(server)
@@ -198,7 +187,7 @@ class Traces(unittest.TestCase):
                             f'auth_url = "{keystone.url}"\nusername = "glint"\npassword = "secret"\n'
                             'user_domain_id = "default"\nproject_name = "service"\nproject_domain_id = "default"\n')
         state = {"tracestate": "vendor=1"}
-        self.assertEqual(self.call(server, "GET", "/v2/images", **{"X-Auth-Token": "t"}, **TRACEPARENT, **state)[0], 503)
+        self.assertEqual(server.call("GET", "/v2/images", **{"X-Auth-Token": "t"}, **TRACEPARENT, **state)[0], 503)
         self.end(server)
         call = next(s for s in collector.spans() if s.kind == Span.SPAN_KIND_CLIENT and s.name == "POST")
         self.assertEqual((call.status.code, attributes(call)["error.type"]), (Status.STATUS_CODE_ERROR, "503"))
@@ -212,8 +201,8 @@ class Traces(unittest.TestCase):
                             OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_EXPORTER_OTLP_HEADERS="x-key=k1",
                             OTEL_SERVICE_NAME="images", OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test",
                             OTEL_TRACES_SAMPLER="parentbased_always_off", OTEL_BSP_SCHEDULE_DELAY="50")
-        self.assertEqual(self.call(server, "GET", "/v2/images")[0], 200)
-        self.assertEqual(self.call(server, "GET", "/v2/images", **TRACEPARENT)[0], 200)
+        self.assertEqual(server.call("GET", "/v2/images")[0], 200)
+        self.assertEqual(server.call("GET", "/v2/images", **TRACEPARENT)[0], 200)
         end = time.monotonic() + 30
         while not collector.heard:
             self.assertLess(time.monotonic(), end, "nothing was sent while it ran")
@@ -228,7 +217,7 @@ class Traces(unittest.TestCase):
         server = self.serve(f'[tracing]\nendpoint = "http://127.0.0.1:{free_port()}"\n',
                             OTEL_BSP_SCHEDULE_DELAY="20", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="2", OTEL_BSP_MAX_QUEUE_SIZE="4")
         for _ in range(50):
-            self.assertEqual(self.call(server, "GET", "/v2/images")[0], 200)
+            self.assertEqual(server.call("GET", "/v2/images")[0], 200)
         since = time.monotonic()
         self.end(server)
         self.assertLess(time.monotonic() - since, 10)
@@ -249,7 +238,7 @@ class Traces(unittest.TestCase):
         collector = self.listen(Collector)
         for off in (dict(OTEL_SDK_DISABLED="true"), dict(OTEL_TRACES_EXPORTER="none")):
             server = self.serve(f'[tracing]\nendpoint = "{collector.url}"\n', **off)
-            self.assertEqual(self.call(server, "GET", "/v2/images", **TRACEPARENT)[0], 200)
+            self.assertEqual(server.call("GET", "/v2/images", **TRACEPARENT)[0], 200)
             self.end(server)
         self.assertEqual(collector.heard, [])
 

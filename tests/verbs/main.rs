@@ -9,6 +9,8 @@ mod info;
 mod map;
 mod measure;
 mod memory;
+#[path = "../support/noise.rs"]
+mod noise;
 mod permit;
 mod resize;
 
@@ -16,6 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use noise::noise;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -110,20 +113,6 @@ impl Room {
         bytes[at] ^= 0xff;
         fs::write(self.path(name), bytes).unwrap();
     }
-}
-
-/// Bytes that do not compress, the same in every run.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 #[test]

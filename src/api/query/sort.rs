@@ -74,3 +74,42 @@ pub(in crate::api) fn direction(name: &str) -> Result<Direction, String> {
         _ => Err(format!("Invalid sort direction: {name}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pairs;
+    use super::*;
+
+    fn ask(query: &str) -> Result<Vec<(SortKey, Direction)>, String> {
+        sort(&pairs(query).unwrap())
+    }
+
+    #[test]
+    fn sorting() {
+        use Direction::{Asc, Desc};
+        for (query, want) in [
+            ("", vec![(SortKey::CreatedAt, Desc)]),
+            ("sort_dir=asc", vec![(SortKey::CreatedAt, Asc)]),
+            (
+                "sort_key=name&sort_key=size&sort_dir=asc",
+                vec![(SortKey::Name, Asc), (SortKey::Size, Asc)],
+            ),
+            (
+                "sort=name:asc,size",
+                vec![(SortKey::Name, Asc), (SortKey::Size, Desc)],
+            ),
+        ] {
+            assert_eq!(ask(query).unwrap(), want, "{query}");
+        }
+        for bad in [
+            "sort=",
+            "sort=name:up",
+            "sort_key=x",
+            "sort_dir=up",
+            "sort=name&sort_dir=asc",
+            "sort_key=name&sort_dir=asc&sort_dir=desc",
+        ] {
+            assert!(ask(bad).is_err(), "{bad}");
+        }
+    }
+}
