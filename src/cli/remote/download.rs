@@ -16,9 +16,9 @@ use super::part::{Closed, Part};
 use super::record::{self, Record};
 use super::session::{self, Session};
 use super::tries::Tries;
-use super::{Error, Meter, watched};
-use crate::cli::output::{self, Output};
-use crate::cli::{Exit, work};
+use super::{Error, Meter, Way, watched};
+use crate::cli::Exit;
+use crate::cli::output;
 
 /// Bytes of a part.
 const PART: u64 = 8 << 20;
@@ -48,21 +48,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FMT")]
     disk_format: Option<String>,
 
-    /// Parts that are fetched at once
-    #[arg(short = 'm', long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
-    parallel: u8,
-
-    /// Show progress, also where standard error is no terminal
-    #[arg(short)]
-    progress: bool,
-
-    /// Say nothing but errors
-    #[arg(short)]
-    quiet: bool,
-
-    /// How to sum up
-    #[arg(long, value_name = "FORMAT", default_value = "human")]
-    output: Output,
+    #[command(flatten)]
+    way: Way,
 
     /// Id of the image
     #[arg(value_name = "ID")]
@@ -86,14 +73,8 @@ struct Report {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let meter = Meter::default();
-    let show = work::show(args.progress, args.quiet);
-    let report = watched(&meter, show, download(args, &meter))?;
-    match args.output {
-        Output::Json => output::json(&report)?,
-        Output::Human if args.quiet => {}
-        Output::Human => output::data(report.in_words().as_bytes())?,
-    }
-    Ok(Exit::Fine)
+    let report = watched(&meter, args.way.show(), download(args, &meter))?;
+    args.way.sum_up(&report, || report.in_words())
 }
 
 impl Report {
@@ -112,7 +93,7 @@ impl Report {
 }
 
 async fn download(args: &Args, meter: &Meter) -> anyhow::Result<Report> {
-    let session = Session::open(&args.account, usize::from(args.parallel)).await?;
+    let session = Session::open(&args.account, usize::from(args.way.parallel)).await?;
     let mut tries = Tries::default();
     let mut anew = 0;
     loop {
@@ -124,7 +105,7 @@ async fn download(args: &Args, meter: &Meter) -> anyhow::Result<Report> {
         match error.downcast::<Error>()? {
             Error::Changed if anew < ANEW => {
                 anew += 1;
-                if !args.quiet {
+                if !args.way.quiet {
                     output::talk("the data is other than what came before: beginning anew");
                 }
             }
@@ -178,7 +159,7 @@ async fn once(args: &Args, session: &Session, meter: &Meter) -> anyhow::Result<R
                 record.virtual_size.map(most)
             }
         },
-        parallel: usize::from(args.parallel),
+        parallel: usize::from(args.way.parallel),
         meter,
     };
     let digest = record.digest().filter(|_| is_as_stored);

@@ -30,12 +30,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use serde::Serialize;
 use tokio::sync::Notify;
 
 pub(super) use session::Error;
 
+use super::output::{self, Output};
 use super::progress::{self, Show};
-use super::{Exit, serve, signals};
+use super::{Exit, serve, signals, work};
 
 /// Bring images to an image service and back
 ///
@@ -60,6 +62,46 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Upload(args) => upload::run(args),
         Command::Download(args) => download::run(args),
+    }
+}
+
+/// How data goes, and what is told of it.
+#[derive(clap::Args)]
+struct Way {
+    /// Parts that are on their way at once
+    #[arg(short = 'm', long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+    parallel: u8,
+
+    /// Show progress, also where standard error is no terminal
+    #[arg(short)]
+    progress: bool,
+
+    /// Say nothing but errors
+    #[arg(short)]
+    quiet: bool,
+
+    /// How to sum up
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    output: Output,
+}
+
+impl Way {
+    fn show(&self) -> Show {
+        work::show(self.progress, self.quiet)
+    }
+
+    /// Tells what was done.
+    fn sum_up(
+        &self,
+        report: &impl Serialize,
+        in_words: impl FnOnce() -> String,
+    ) -> anyhow::Result<Exit> {
+        match self.output {
+            Output::Json => output::json(report)?,
+            Output::Human if self.quiet => {}
+            Output::Human => output::data(in_words().as_bytes())?,
+        }
+        Ok(Exit::Fine)
     }
 }
 

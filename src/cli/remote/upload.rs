@@ -20,9 +20,9 @@ use super::record::{Digest, Record};
 use super::session::Session;
 use super::state::{self, Memory, State, parts_of};
 use super::tus::{Fate, Outgoing, Tus};
-use super::{Error, Meter, watched};
-use crate::cli::output::{self, Output};
-use crate::cli::{Exit, size, target, work};
+use super::{Error, Meter, Way, watched};
+use crate::cli::output;
+use crate::cli::{Exit, size, target};
 use crate::domain::HashAlgo;
 
 /// The hash that services make unless told otherwise.
@@ -92,21 +92,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::parse)]
     part_size: u64,
 
-    /// Parts that are sent at once
-    #[arg(short = 'm', long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
-    parallel: u8,
-
-    /// Show progress, also where standard error is no terminal
-    #[arg(short)]
-    progress: bool,
-
-    /// Say nothing but errors
-    #[arg(short)]
-    quiet: bool,
-
-    /// How to sum up
-    #[arg(long, value_name = "FORMAT", default_value = "human")]
-    output: Output,
+    #[command(flatten)]
+    way: Way,
 
     /// File to upload
     #[arg(value_name = "FILE", required_unless_present = "from_url")]
@@ -139,9 +126,8 @@ struct Report {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let meter = Arc::new(Meter::default());
-    let show = work::show(args.progress, args.quiet);
     let is_noted = AtomicBool::new(false);
-    let done = watched(&meter, show, async {
+    let done = watched(&meter, args.way.show(), async {
         let session = Session::open(&args.account, 0).await?;
         match (&args.file, &args.from_url) {
             (Some(file), _) => upload(args, file, &session, &meter, &is_noted).await,
@@ -149,16 +135,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             (None, None) => bail!("neither FILE nor --from-url is given"),
         }
     });
-    if done.is_err() && is_noted.into_inner() && !args.quiet {
+    if done.is_err() && is_noted.into_inner() && !args.way.quiet {
         output::talk("what is there already is kept: --resume goes on with it");
     }
     let report = done?;
-    match args.output {
-        Output::Json => output::json(&report)?,
-        Output::Human if args.quiet => {}
-        Output::Human => output::data(report.in_words().as_bytes())?,
-    }
-    Ok(Exit::Fine)
+    args.way.sum_up(&report, || report.in_words())
 }
 
 impl Report {
@@ -296,7 +277,7 @@ async fn bring(
         },
         memory,
         part: state.part,
-        parallel: usize::from(args.parallel),
+        parallel: usize::from(args.way.parallel),
         had: AtomicU64::new(0),
     };
     let (protocol, ours) = tokio::try_join!(
@@ -355,7 +336,7 @@ async fn fetch(args: &Args, url: &str, session: &Session, meter: &Meter) -> anyh
         (None, None) => bail!("what a URL names is not looked at here: say --disk-format"),
     };
     let image = record.id;
-    if !args.quiet {
+    if !args.way.quiet {
         output::talk(format_args!("importing image {}", output::Plain(&image)));
     }
     let import = Import {
@@ -399,7 +380,7 @@ async fn send(args: &Args, tus: &Tus<'_>) -> anyhow::Result<&'static str> {
     } else if out.fate().await? == Fate::Active || tus.run().await? {
         "tus"
     } else {
-        if !args.quiet {
+        if !args.way.quiet {
             output::talk("the service takes no uploads in parts: sending the file in one request");
         }
         out.put(Door::File).await?;
