@@ -27,6 +27,9 @@ use crate::stores::{BlobWriter, Chunk};
 const BATCH: usize = 256 << 10;
 /// Batches waiting at each thread, at most: an upload holds little more than a MiB in all.
 const QUEUE: usize = 2;
+/// The same where a job reads by itself, of which there are few: a hash need not wait for its reader to
+/// get a core.
+const DEEP_QUEUE: usize = 16;
 /// How long a client may send nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -70,7 +73,7 @@ pub(super) async fn receive(
         return Err(Error::TooLarge { cap: expect.cap });
     }
     let mut inspectors = Stream::default();
-    let mut hashers = Hashers::start(expect.algo, expect.also)?;
+    let mut hashers = Hashers::start(expect.algo, expect.also, QUEUE)?;
     let mut batch: Vec<Bytes> = Vec::new();
     let (mut held, mut size) = (0, 0u64);
     loop {
@@ -131,7 +134,7 @@ pub(super) async fn receive(
 /// # Errors
 /// `Client` when it cannot be read.
 pub async fn digest(mut body: Body, algo: HashAlgo) -> Result<(u64, Hashes), Error> {
-    let mut hashers = Hashers::start(algo, None)?;
+    let mut hashers = Hashers::start(algo, None, DEEP_QUEUE)?;
     let mut size = 0;
     while let Some(piece) = body.next().await.transpose().map_err(Error::Client)? {
         size += piece.len() as u64;
@@ -162,17 +165,17 @@ struct Hasher {
 }
 
 impl Hashers {
-    fn start(algo: HashAlgo, also: Option<HashAlgo>) -> Result<Self, Error> {
+    fn start(algo: HashAlgo, also: Option<HashAlgo>, queue: usize) -> Result<Self, Error> {
         let also = match also {
             None => Also::Nothing,
             Some(HashAlgo::Md5) => Also::Md5,
             Some(same) if same == algo => Also::Strong,
-            Some(another) => Also::Another(Hasher::of(another)?),
+            Some(another) => Also::Another(Hasher::of(another, queue)?),
         };
         Ok(Self {
             algo,
-            md5: Hasher::of(HashAlgo::Md5)?,
-            strong: Hasher::of(algo)?,
+            md5: Hasher::of(HashAlgo::Md5, queue)?,
+            strong: Hasher::of(algo, queue)?,
             also,
         })
     }
@@ -229,12 +232,12 @@ impl Digest {
 }
 
 impl Hasher {
-    fn of(algo: HashAlgo) -> Result<Self, Error> {
-        Self::start(algo).map_err(|e| Error::Internal(format!("starting a thread: {e}")))
+    fn of(algo: HashAlgo, queue: usize) -> Result<Self, Error> {
+        Self::start(algo, queue).map_err(|e| Error::Internal(format!("starting a thread: {e}")))
     }
 
-    fn start(algo: HashAlgo) -> io::Result<Self> {
-        let (queue, mut chunks) = mpsc::channel::<Chunk>(QUEUE);
+    fn start(algo: HashAlgo, queue: usize) -> io::Result<Self> {
+        let (queue, mut chunks) = mpsc::channel::<Chunk>(queue);
         let (reply, done) = oneshot::channel();
         std::thread::Builder::new()
             .name(algo.name().to_owned())
