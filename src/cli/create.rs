@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use formats::{FileSink, Format, Limits, Source};
+use formats::{CreateOptions, FileSink, Format, Limits, Source};
 use serde::Serialize;
 
+use super::convert::Place;
 use super::output::{self, Output, Plain};
 use super::publish::{Existing, publish};
 use super::{Exit, input, size, target};
@@ -72,6 +73,38 @@ fn written_size(args: &Args) -> anyhow::Result<u64> {
         .with_context(|| format!("{} does not tell its size", args.file.display()))
 }
 
+/// Writes an image in one file; answers its length and the bytes it takes up.
+fn write_file(
+    args: &Args,
+    options: &CreateOptions,
+    existing: Existing,
+) -> anyhow::Result<(u64, u64)> {
+    let target = formats::create(options, args.size)?;
+    publish(&args.file, existing, |file| {
+        let sink = FileSink::new(file.try_clone().context("sharing the output")?);
+        let summary = target
+            .finish(&sink)
+            .with_context(|| args.file.display().to_string())?;
+        let allocated = file.metadata().map_or(0, |meta| meta.blocks() * 512);
+        Ok((summary.file_size, allocated))
+    })
+}
+
+/// Writes an image in several files, which are called after the one that was named.
+fn write_files(
+    args: &Args,
+    options: CreateOptions,
+    existing: Existing,
+) -> anyhow::Result<(u64, u64)> {
+    let place = Place::new(&args.file, None)?.with_existing(existing);
+    let target = formats::create(&options.named(&place.name()), args.size)?;
+    let draft = place.begin(target.parts())?;
+    let summary = target
+        .finish(draft.sink()?.as_ref())
+        .with_context(|| args.file.display().to_string())?;
+    Ok((summary.file_size, place.commit(&draft)?))
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let options = target::options(
         args.format,
@@ -79,19 +112,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         false,
         args.output_passphrase_file.as_deref(),
     )?;
-    let target = formats::create(&options, args.size)?;
     let existing = match args.force {
         true => Existing::Replace,
         false => Existing::Keep,
     };
-    let (file_size, allocated_size) = publish(&args.file, existing, |file| {
-        let sink = FileSink::new(file.try_clone().context("sharing the output")?);
-        let summary = target
-            .finish(&sink)
-            .with_context(|| args.file.display().to_string())?;
-        let allocated = file.metadata().map_or(0, |meta| meta.blocks() * 512);
-        Ok((summary.file_size, allocated))
-    })?;
+    let (file_size, allocated_size) = match options.is_split() {
+        true => write_files(args, options, existing)?,
+        false => write_file(args, &options, existing)?,
+    };
     // A format may round the size: what the file says counts.
     let virtual_size = written_size(args)?;
     match args.output {

@@ -65,3 +65,50 @@ fn what_is_there_is_left_alone() {
         assert!(!room.path("c").exists());
     }
 }
+
+#[test]
+fn an_image_in_several_files_is_made_of_all_of_them() {
+    let room = Room::new();
+    for (subformat, files) in [
+        ("monolithicSparse", &["a.vmdk"][..]),
+        ("streamOptimized", &["a.vmdk"]),
+        ("monolithicFlat", &["a-flat.vmdk", "a.vmdk"]),
+        (
+            "twoGbMaxExtentSparse",
+            &["a-s001.vmdk", "a-s002.vmdk", "a.vmdk"],
+        ),
+        (
+            "twoGbMaxExtentFlat",
+            &["a-f001.vmdk", "a-f002.vmdk", "a.vmdk"],
+        ),
+    ] {
+        let create = format!("create --output json -f vmdk -o subformat={subformat} a.vmdk 3G");
+        let made = room.json(&create);
+        assert_eq!(made["virtual_size"], 3_u64 << 30, "{subformat}");
+        let mut found: Vec<_> = fs::read_dir(room.path(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        found.sort();
+        assert_eq!(found, files, "{subformat}");
+        let seen: Value = serde_json::from_str(&room.qemu("info --output=json a.vmdk")).unwrap();
+        assert_eq!(seen["virtual-size"], 3_u64 << 30, "{subformat}");
+        assert_eq!(
+            seen["format-specific"]["data"]["create-type"], subformat,
+            "{seen}"
+        );
+
+        // None of the files is written over unasked, whichever is there.
+        fs::remove_file(room.path("a.vmdk")).unwrap();
+        if files.len() > 1 {
+            let (code, _, err) = room.glint(&create);
+            assert_eq!(code, 2, "{subformat}");
+            assert!(err.contains(files[0]) && err.contains("--force"), "{err}");
+            assert!(!room.path("a.vmdk").exists());
+            room.fine(&create.replace("create", "create --force"));
+        }
+        for file in files {
+            let _ = fs::remove_file(room.path(file));
+        }
+    }
+}

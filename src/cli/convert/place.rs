@@ -11,26 +11,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, bail};
 use formats::copy::Part;
 use formats::{Error, FileSink, HostOffset, Parts, Sink};
-use tempfile::TempDir;
+use tempfile::{TempDir, TempPath};
 
 use crate::cli::apart;
-
 use crate::cli::permit::FileId;
+use crate::cli::publish::Existing;
 
 /// Where the output goes.
-pub(super) struct Place {
+pub(in crate::cli) struct Place {
     path: PathBuf,
     dir: PathBuf,
     /// The folder of an inner process, which writes there and leaves the rest to the outer.
     apart: Option<PathBuf>,
     /// The file there now.
     existing: Option<fs::Metadata>,
+    /// What is to become of files that are there.
+    policy: Existing,
     /// What is read.
     inputs: Vec<FileId>,
 }
 
 /// The output while it is written, in a folder beside its place.
-pub(super) struct Draft {
+pub(in crate::cli) struct Draft {
     folder: Folder,
     /// The files of an image of several, else none.
     parts: Vec<Part>,
@@ -59,7 +61,7 @@ impl Draft {
         }
     }
 
-    pub(super) fn sink(&self) -> anyhow::Result<Box<dyn Sink + '_>> {
+    pub(in crate::cli) fn sink(&self) -> anyhow::Result<Box<dyn Sink + '_>> {
         let open = |name: &str| {
             File::options()
                 .write(true)
@@ -92,7 +94,7 @@ impl Draft {
 
 impl Place {
     /// The place at `path`; in an inner process with its folder `apart`.
-    pub(super) fn new(path: &Path, apart: Option<PathBuf>) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn new(path: &Path, apart: Option<PathBuf>) -> anyhow::Result<Self> {
         // Through a link: the file it leads to is replaced, not the link.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let existing = fs::metadata(&path).ok();
@@ -117,8 +119,14 @@ impl Place {
             dir,
             apart,
             existing,
+            policy: Existing::Replace,
             inputs: Vec::new(),
         })
+    }
+
+    /// The same place, where `policy` says what becomes of files that are there.
+    pub(in crate::cli) fn with_existing(self, policy: Existing) -> Self {
+        Self { policy, ..self }
     }
 
     /// The folder it lies in.
@@ -132,7 +140,7 @@ impl Place {
     }
 
     /// The name of the file to write.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::cli) fn name(&self) -> String {
         let name = self.path.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
@@ -152,12 +160,15 @@ impl Place {
             Some(existing) if self.inputs.contains(&(existing.dev(), existing.ino())) => {
                 bail!("{} is the input too", path.display())
             }
+            Some(_) if self.policy == Existing::Keep => {
+                bail!("{} exists, and --force is not given", path.display())
+            }
             _ => Ok(()),
         }
     }
 
     /// Files beside the output, removed again unless committed: one, or `parts`.
-    pub(super) fn begin(&self, parts: Vec<Part>) -> anyhow::Result<Draft> {
+    pub(in crate::cli) fn begin(&self, parts: Vec<Part>) -> anyhow::Result<Draft> {
         for part in &parts {
             let path = self.dir.join(&part.name);
             self.check_replaces(&path, fs::symlink_metadata(&path).ok().as_ref())?;
@@ -185,7 +196,7 @@ impl Place {
     /// Renames what is complete into place, unless that is for the outer process to do; answers
     /// the bytes it takes up. Like `cp` and qemu-img it leaves it to the kernel when they reach
     /// the disk.
-    pub(super) fn commit(&self, draft: &Draft) -> anyhow::Result<u64> {
+    pub(in crate::cli) fn commit(&self, draft: &Draft) -> anyhow::Result<u64> {
         let bytes = draft.allocated()?;
         if let Folder::Ours(_) = draft.folder {
             self.publish(draft)?;
@@ -195,12 +206,12 @@ impl Place {
 
     fn publish(&self, draft: &Draft) -> anyhow::Result<()> {
         if draft.parts.is_empty() {
-            return replace(&draft.folder().join(&draft.name), &self.path);
+            return put(&draft.folder().join(&draft.name), &self.path, self.policy);
         }
         let mut done: Vec<PathBuf> = Vec::new();
         for name in draft.names() {
             let to = self.dir.join(name);
-            if let Err(e) = replace(&draft.folder().join(name), &to) {
+            if let Err(e) = put(&draft.folder().join(name), &to, self.policy) {
                 // Extents without their descriptor are of no use.
                 for path in done {
                     let _ = fs::remove_file(path);
@@ -214,11 +225,14 @@ impl Place {
 }
 
 /// Renames the regular file `from` to `to`.
-fn replace(from: &Path, to: &Path) -> anyhow::Result<()> {
+fn put(from: &Path, to: &Path, policy: Existing) -> anyhow::Result<()> {
     let rename = || {
         // An inner process made it, and may have been led to make something else.
         if !fs::symlink_metadata(from)?.is_file() {
             return Err(io::Error::other("what was made is no regular file"));
+        }
+        if policy == Existing::Keep {
+            return Ok(TempPath::try_from_path(from)?.persist_noclobber(to)?);
         }
         if let Ok(existing) = fs::metadata(to) {
             // A private image stays private.
