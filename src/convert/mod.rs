@@ -14,7 +14,7 @@ mod worker;
 pub use decide::{Plan, decide, unpack};
 pub use form::Form;
 pub use part::part;
-pub use proto::{Line, Request};
+pub use proto::{Line, Request, Step};
 pub use run::{Opened, Selector, open};
 pub use supervise::{Running, start, supervise};
 pub use worker::worker;

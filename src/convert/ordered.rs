@@ -1,13 +1,16 @@
-//! Writing an image in order: into a pipe, or behind what a file holds already.
+//! Writing an image in order: into a pipe, behind what a file holds already, or with somebody who
+//! reads along.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use formats::bytes::is_zero;
 use formats::copy::{CopyOptions, Progress, copy};
 use formats::{
-    CreateOptions, Disk, Error, Extent, GuestOffset, Result, Sink, StreamSink, check_range, create,
+    CreateOptions, Disk, Error, Extent, FileSink, GuestOffset, HostOffset, Result, Sink,
+    StreamSink, check_range, create,
 };
 
 /// Writes `disk` as `options` say to `output`, but for the first `skip` bytes. What is skipped of
@@ -71,6 +74,49 @@ impl Write for Rest {
             self.output.set_len(end)?;
         }
         self.output.flush()
+    }
+}
+
+/// A file that is written from its beginning on: what is written stays.
+pub(super) struct Ascending {
+    file: FileSink,
+    end: AtomicU64,
+}
+
+impl Ascending {
+    pub(super) fn new(file: File) -> Self {
+        Self {
+            file: FileSink::new(file),
+            end: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes written so far, holes among them.
+    pub(super) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+}
+
+impl Sink for Ascending {
+    fn write_all_at(&self, bytes: &[u8], at: HostOffset) -> Result<()> {
+        self.file.write_all_at(bytes, at)?;
+        self.end
+            .fetch_max(at.0 + bytes.len() as u64, Ordering::Release);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.file.set_len(len)?;
+        self.end.fetch_max(len, Ordering::Release);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync()
+    }
+
+    fn is_sequential(&self) -> bool {
+        true
     }
 }
 

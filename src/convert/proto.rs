@@ -45,20 +45,27 @@ pub struct Request {
     pub max_output: u64,
 }
 
+/// How far a worker is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Bytes of the input gone through: those its guest sees, or those of the file that is unpacked.
+    pub done: u64,
+    /// Those to go through.
+    pub total: u64,
+    /// Bytes at the beginning of the output that stay as they are. None where the beginning is
+    /// written last.
+    pub settled: u64,
+}
+
 /// A line of the worker's.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
     /// It goes on without these fences.
     Unfenced(String),
-    /// How far it is, in guest bytes.
-    Progress {
-        /// Gone through.
-        done: u64,
-        /// To go through.
-        total: u64,
-    },
-    /// It is done, and durable.
+    /// How far it is.
+    Progress(Step),
+    /// It is done, not yet durable.
     Done {
         /// Bytes the guest sees.
         virtual_size: u64,

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::codec::{FramedRead, LinesCodec};
 
-use super::{Error, Line, Request};
+use super::{Error, Line, Request, Step};
 use crate::service::Service;
 
 /// How the standard library begins its last words when memory runs out.
@@ -23,9 +23,8 @@ static UNFENCED: Once = Once::new();
 /// Bytes of one line of a worker's at most.
 const MAX_LINE: usize = 64 << 10;
 
-/// Converts `from` into `to` in a worker process; `report` is told now and then how many of how many
-/// bytes it has gone through. Answers the virtual size. The output is durable. The worker dies with us,
-/// and when dropped.
+/// Converts `from` into `to` in a worker process; `report` is told now and then how far it is. Answers
+/// the virtual size. The output is not durable yet. The worker dies with us, and when dropped.
 ///
 /// # Errors
 /// `Image` when the image is at fault, `Ours` when we are.
@@ -34,7 +33,7 @@ pub async fn supervise(
     request: &Request,
     from: &Path,
     to: &Path,
-    report: impl Fn(u64, u64),
+    report: impl FnMut(Step),
 ) -> Result<u64, Error> {
     let source = File::open(from).map_err(|e| ours("opening staged data", &e))?;
     let output = File::options()
@@ -97,12 +96,12 @@ impl Running {
         self.child.stdout.take()
     }
 
-    /// Waits for its end; `heard` is told how many of how many guest bytes it has gone through.
-    /// Answers the virtual size. What it wrote into a file by position is durable.
+    /// Waits for its end; `heard` is told how far it is. Answers the virtual size. What it wrote is not
+    /// durable yet.
     ///
     /// # Errors
     /// `Image` when the image is at fault, `Ours` when we are.
-    pub async fn finish(mut self, mut heard: impl FnMut(u64, u64)) -> Result<u64, Error> {
+    pub async fn finish(mut self, mut heard: impl FnMut(Step)) -> Result<u64, Error> {
         let mut outcome = None;
         let mut is_out_of_memory = false;
         if let Some(lines) = self.child.stderr.take() {
@@ -110,7 +109,7 @@ impl Running {
             while let Some(line) = lines.next().await {
                 let line = line.map_err(|e| ours("hearing a worker", &e))?;
                 match serde_json::from_str(&line) {
-                    Ok(Line::Progress { done, total }) => heard(done, total),
+                    Ok(Line::Progress(step)) => heard(step),
                     Ok(Line::Unfenced(missing)) => UNFENCED.call_once(|| {
                         tracing::warn!(
                             missing,

@@ -7,20 +7,19 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use formats::bytes::is_zero;
-use formats::copy::{CopyOptions, Progress, copy};
+use formats::copy::{CopyOptions, Progress, Target, copy};
 use formats::{
-    CreateOptions, Disk, FileSink, FileSource, HostOffset, Limits, OpenOptions, Sink, Source,
-    container,
+    CreateOptions, Disk, FileSink, FileSource, Limits, OpenOptions, Source, container, raw,
 };
 use rustix::process::Signal;
 
+use super::ordered::{self, Ascending};
 use super::run::take_out;
 use super::sandbox::{self, Bounds, Grants};
-use super::{Error, Line, Request, Selector, open, ordered};
+use super::{Error, Line, Request, Selector, Step, open};
 
 /// How often it says how far it is.
-const EVERY: Duration = Duration::from_millis(500);
+const EVERY: Duration = Duration::from_millis(50);
 
 /// Does what `request` (JSON) says. Tells the outcome as the last line of standard error; answers
 /// the exit code.
@@ -71,22 +70,68 @@ fn confine(request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes what `source` holds, leaving out runs of zeros. Answers its length.
-fn unpack(source: &dyn Source, sink: &FileSink) -> Result<u64, Error> {
-    let mut piece = vec![0; 1 << 20];
-    let size = source.len();
-    for at in (0..size).step_by(piece.len()) {
-        let left = usize::try_from(size - at).unwrap_or(usize::MAX);
-        let len = piece.len().min(left);
-        let piece = &mut piece[..len];
-        source.read_exact_at(piece, HostOffset(at))?;
-        if !is_zero(piece) {
-            sink.write_all_at(piece, HostOffset(at))?;
-        }
+/// Takes off the compression around `source`. Answers the length of what was in it.
+fn unpack(source: &Arc<dyn Source>, output: File, limits: &Limits) -> Result<u64, Error> {
+    let compression = container::wrapper(source, limits)?
+        .ok_or_else(|| Error::Image("no compression is around it".into()))?;
+    let cx = container::Context::new(limits);
+    let progress = cx.progress.clone();
+    let inflated = telling(&progress, &|| progress.written(), || {
+        container::inflate_into(source, compression, output, &cx)
+    })?;
+    Ok(inflated.len())
+}
+
+/// Writes what `source` holds as it is, leaving out runs of zeros. Answers its length.
+fn take(source: &Arc<dyn Source>, output: File) -> Result<u64, Error> {
+    let disk = raw::Reader::new(source.clone())?;
+    let target = formats::create(
+        &CreateOptions::Raw(raw::WriteOptions::default()),
+        source.len(),
+    )?;
+    write(&disk, target, output)?;
+    Ok(source.len())
+}
+
+/// Writes the image where its parts belong: from its beginning on where that can be, for whoever reads
+/// along.
+fn write(disk: &dyn Disk, target: Box<dyn Target>, output: File) -> formats::Result<()> {
+    let (progress, options) = (Progress::default(), CopyOptions::default());
+    if target.preamble().is_some() {
+        let sink = Ascending::new(output);
+        telling(&progress, &|| sink.end(), || {
+            copy(disk, target, &sink, &options, &progress)
+        })?;
+    } else {
+        let sink = FileSink::new(output);
+        telling(&progress, &|| 0, || {
+            copy(disk, target, &sink, &options, &progress)
+        })?;
     }
-    sink.set_len(size)?;
-    sink.sync()?;
-    Ok(size)
+    Ok(())
+}
+
+/// Does `work` and says now and then how far it is.
+fn telling<T>(
+    progress: &Progress,
+    settled: &(dyn Fn() -> u64 + Sync),
+    work: impl FnOnce() -> T,
+) -> T {
+    std::thread::scope(|scope| {
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+        scope.spawn(move || {
+            while stopped.recv_timeout(EVERY).is_err_and(|e| e.is_timeout()) {
+                say(&Line::Progress(Step {
+                    done: progress.done(),
+                    total: progress.total(),
+                    settled: settled(),
+                }));
+            }
+        });
+        let done = work();
+        drop(stop);
+        done
+    })
 }
 
 fn work(request: &str) -> Result<u64, Error> {
@@ -106,6 +151,9 @@ fn work(request: &str) -> Result<u64, Error> {
         ..Limits::default()
     };
     let source: Arc<dyn Source> = Arc::new(FileSource::new(input)?);
+    if request.unpack && request.disk.is_none() {
+        return unpack(&source, output, &limits);
+    }
     let mut context = container::Context::new(&limits);
     let (found, source) = match &request.disk {
         Some(disk) if request.is_judged => {
@@ -118,7 +166,7 @@ fn work(request: &str) -> Result<u64, Error> {
         return Err(Error::Image(finding.message.clone()));
     }
     if request.unpack {
-        return unpack(source.as_ref(), &FileSink::new(output));
+        return take(&source, output);
     }
     let selector = request.disk.map_or(Selector::Only, Selector::Named);
     if let Some(claimed) = &request.input
@@ -150,37 +198,14 @@ fn work(request: &str) -> Result<u64, Error> {
             "its guest sees {virtual_size} bytes, and not {expected}"
         )));
     }
-    let progress = Progress::default();
-    std::thread::scope(|scope| {
-        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-        let progress = &progress;
-        scope.spawn(move || {
-            while stopped.recv_timeout(EVERY).is_err_and(|e| e.is_timeout()) {
-                say(&Line::Progress {
-                    done: progress.done(),
-                    total: progress.total(),
-                });
-            }
-        });
-        let copied = match request.in_order {
-            Some(skip) => ordered::write(disk, &create, output, skip, progress),
-            None => write(disk, &create, output, progress),
-        };
-        drop(stop);
-        copied
-    })?;
+    match request.in_order {
+        Some(skip) => {
+            let progress = Progress::default();
+            telling(&progress, &|| 0, || {
+                ordered::write(disk, &create, output, skip, &progress)
+            })?;
+        }
+        None => write(disk, formats::create(&create, virtual_size)?, output)?,
+    }
     Ok(virtual_size)
-}
-
-/// Writes the image where its parts belong, and makes it durable.
-fn write(
-    disk: &dyn Disk,
-    options: &CreateOptions,
-    output: File,
-    progress: &Progress,
-) -> formats::Result<()> {
-    let target = formats::create(options, disk.virtual_size())?;
-    let sink = FileSink::new(output);
-    copy(disk, target, &sink, &CopyOptions::default(), progress)?;
-    sink.sync()
 }

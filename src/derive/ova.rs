@@ -41,7 +41,7 @@ pub(super) async fn write(
         let mut output = file.try_clone().map_err(ours)?;
         output.seek(SeekFrom::Start(at)).map_err(ours)?;
         let worker = convert::start(svc, &request, source, output)?;
-        let capacity = worker.finish(|_, _| {}).await?;
+        let capacity = worker.finish(|_| {}).await?;
         let end = file.metadata().map_err(ours)?.len();
         let digest = digest(file.try_clone().map_err(ours)?, at, end).await?;
         assembly.add(capacity, end - at, &digest).map_err(unfit)?;

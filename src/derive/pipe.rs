@@ -52,7 +52,7 @@ pub(super) async fn read(
     let ended = tokio::spawn(async move {
         let _stage = stage;
         tokio::select! {
-            done = worker.finish(|_, _| {}) => done,
+            done = worker.finish(|_| {}) => done,
             () = left_alone(&mut seen) => {
                 let sentence = "nobody read on for a minute".to_owned();
                 Err(convert::Error::Ours(sentence))

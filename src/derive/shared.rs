@@ -129,7 +129,7 @@ async fn convert(
     let source = source::open(svc, image).await?;
     let output = file.try_clone().map_err(ours)?;
     let worker = convert::start(svc, &request, source, output)?;
-    let heard = |_, _| {
+    let heard = |_| {
         if request.in_order.is_some()
             && let Ok(meta) = file.metadata()
         {

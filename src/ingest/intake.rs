@@ -133,14 +133,40 @@ pub(super) async fn receive(
 ///
 /// # Errors
 /// `Client` when it cannot be read.
-pub async fn digest(mut body: Body, algo: HashAlgo) -> Result<(u64, Hashes), Error> {
-    let mut hashers = Hashers::start(algo, None, DEEP_QUEUE)?;
-    let mut size = 0;
-    while let Some(piece) = body.next().await.transpose().map_err(Error::Client)? {
-        size += piece.len() as u64;
-        hashers.feed(&[piece].into()).await?;
+pub async fn digest(body: Body, algo: HashAlgo) -> Result<(u64, Hashes), Error> {
+    let mut digests = Digests::start(algo)?;
+    digests.feed(body).await?;
+    digests.finish().await
+}
+
+/// The same of what comes in several parts.
+pub(crate) struct Digests {
+    hashers: Hashers,
+    size: u64,
+}
+
+impl Digests {
+    pub(crate) fn start(algo: HashAlgo) -> Result<Self, Error> {
+        let hashers = Hashers::start(algo, None, DEEP_QUEUE)?;
+        Ok(Self { hashers, size: 0 })
     }
-    Ok((size, hashers.finish().await?.0))
+
+    /// Bytes so far.
+    pub(crate) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(crate) async fn feed(&mut self, mut body: Body) -> Result<(), Error> {
+        while let Some(piece) = body.next().await.transpose().map_err(Error::Client)? {
+            self.size += piece.len() as u64;
+            self.hashers.feed(&[piece].into()).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn finish(self) -> Result<(u64, Hashes), Error> {
+        Ok((self.size, self.hashers.finish().await?.0))
+    }
 }
 
 /// Threads, each with a hash, fed the same chunks.

@@ -33,6 +33,7 @@ pub use delete::{delete, sweep_doomed};
 pub use folders::{Folders, Refused};
 pub use import::{ImportRequest, import, import_new, locate};
 pub(crate) use intake::Digest;
+pub(crate) use intake::Digests;
 pub use intake::{Received, digest};
 pub(crate) use stage::{pass, take};
 pub use stage::{stage, upload_converting};

@@ -141,6 +141,7 @@ impl BlobStore for FileStore {
 impl LocalFiles for FileStore {
     fn link(&self, from: &Path, url: &str) -> Result<bool> {
         let path = self.path(url)?;
+        File::open(from)?.sync_all()?;
         match fs::hard_link(from, &path) {
             Ok(()) => {}
             Err(e)

@@ -31,7 +31,7 @@ use crate::copy::Progress;
 use crate::error::presentable;
 use crate::inspect::{self, Finding, Inspection, Severity};
 use crate::source::read_up_to;
-use crate::{Format, HostOffset, Limits, Result, Source};
+use crate::{Error, Format, HostOffset, Limits, Result, Source};
 
 pub use crate::codec::stream::Compression;
 pub use compressed::inflate_into;
@@ -81,15 +81,9 @@ pub fn describe(source: &Arc<dyn Source>, limits: &Limits) -> Result<Inspection>
 /// # Errors
 /// `Io`, and `Cancelled` when the context's progress was told so.
 pub fn describe_with(source: &Arc<dyn Source>, cx: &Context<'_>) -> Result<Inspection> {
-    let head = read_up_to(source.as_ref(), HostOffset::ZERO, HEAD)?;
-    let Some(compression) = Compression::detect(&head) else {
+    let Some((compression, bare)) = around(source, cx.limits)? else {
         return describe_plain(source, cx);
     };
-    // A disk's mark may stand at the end of what begins as a compressed file.
-    let bare = inspect::inspect(source.as_ref(), cx.limits)?;
-    if is_whole_dmg(&bare) {
-        return Ok(bare);
-    }
     let mut inspection = compressed::describe(source, compression, compressed::Inside::Any, cx)?;
     find_polyglot(&mut inspection, compression.name(), &bare);
     Ok(inspection)
@@ -104,17 +98,37 @@ pub fn examine(
     source: &Arc<dyn Source>,
     cx: &Context<'_>,
 ) -> Result<(Inspection, Arc<dyn Source>)> {
-    let head = read_up_to(source.as_ref(), HostOffset::ZERO, HEAD)?;
-    let Some(compression) = Compression::detect(&head) else {
+    let Some((compression, bare)) = around(source, cx.limits)? else {
         return Ok((describe_plain(source, cx)?, source.clone()));
     };
-    let bare = inspect::inspect(source.as_ref(), cx.limits)?;
-    if is_whole_dmg(&bare) {
-        return Ok((bare, source.clone()));
-    }
     let (mut inspection, held) = compressed::examine(source, compression, cx)?;
     find_polyglot(&mut inspection, compression.name(), &bare);
     Ok((inspection, held))
+}
+
+/// The compression around a file, for whoever takes it off before anything else is looked at.
+///
+/// # Errors
+/// `Refused` where the file is something else at once; `Io`.
+pub fn wrapper(source: &Arc<dyn Source>, limits: &Limits) -> Result<Option<Compression>> {
+    let Some((compression, bare)) = around(source, limits)? else {
+        return Ok(None);
+    };
+    match polyglot(compression.name(), &bare) {
+        Some(finding) => Err(Error::refused(bare.format, finding.place, finding.message)),
+        None => Ok(Some(compression)),
+    }
+}
+
+/// The compression around a file, and what the file is beside.
+fn around(source: &Arc<dyn Source>, limits: &Limits) -> Result<Option<(Compression, Inspection)>> {
+    let head = read_up_to(source.as_ref(), HostOffset::ZERO, HEAD)?;
+    let Some(compression) = Compression::detect(&head) else {
+        return Ok(None);
+    };
+    // A disk's mark may stand at the end of what begins as a compressed file.
+    let bare = inspect::inspect(source.as_ref(), limits)?;
+    Ok((!is_whole_dmg(&bare)).then_some((compression, bare)))
 }
 
 /// An Apple image that is one: what begins like a compressed file is its first chunk.
@@ -140,18 +154,21 @@ fn describe_plain(source: &Arc<dyn Source>, cx: &Context<'_>) -> Result<Inspecti
 }
 
 fn find_polyglot(inspection: &mut Inspection, name: &str, bare: &Inspection) {
-    if bare.format != Format::Raw {
-        let other = bare.format;
-        inspection.findings.push(Finding {
-            rule: "polyglot",
-            severity: Severity::Unsafe,
-            place: "file".into(),
-            message: format!(
-                "is {name} and {other} at once: programs would disagree on what it holds"
-            ),
-        });
+    if let Some(finding) = polyglot(name, bare) {
+        inspection.findings.push(finding);
         inspection.sort_findings();
     }
+}
+
+/// What is wrong with a file that is `name` and what `bare` says as well.
+fn polyglot(name: &str, bare: &Inspection) -> Option<Finding> {
+    let other = bare.format;
+    (other != Format::Raw).then(|| Finding {
+        rule: "polyglot",
+        severity: Severity::Unsafe,
+        place: "file".into(),
+        message: format!("is {name} and {other} at once: programs would disagree on what it holds"),
+    })
 }
 
 /// An inspection of `format` with nothing found yet.

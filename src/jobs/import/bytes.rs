@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use formats::FileSource;
 use formats::inspect::Inspection;
+use formats::{FileSource, container};
+use tokio::sync::watch;
 
+use super::digests::{self, Trail};
 use super::pass::{Origin, of_taking};
 use super::publish::of_store;
 use super::{ImportJob, Scratch};
 use crate::catalog::staged;
 use crate::convert::{self, Plan};
-use crate::domain::{Expected, HashAlgo, Hashes, Image, Measured};
+use crate::domain::{Expected, Hashes, Image, Measured};
 use crate::fetch;
 use crate::ingest::{self, Look};
 use crate::jobs::meter::{Meter, Phase};
@@ -41,8 +43,9 @@ pub(super) struct Ready {
 /// A file with the bytes as they came.
 pub(super) struct Raw {
     pub(super) path: PathBuf,
-    size: u64,
-    hashes: Hashes,
+    pub(super) size: u64,
+    /// Where somebody needed them so far.
+    pub(super) hashes: Option<Hashes>,
 }
 
 impl ImportJob {
@@ -61,13 +64,20 @@ impl ImportJob {
         match convert::decide(image, &found, form.as_ref(), &svc.config)
             .map_err(|reason| Failure::Final(reason.into()))?
         {
-            Plan::Keep { virtual_size } => Ok(Ready {
-                path: raw.path,
-                size: raw.size,
-                virtual_size,
-                hashes: raw.hashes,
-                converted_to: None,
-            }),
+            Plan::Keep { virtual_size } => {
+                let algo = svc.config.import.hash_algo();
+                let hashes = match raw.hashes {
+                    Some(hashes) => hashes,
+                    None => digests::of_file(&raw.path, raw.size, algo, meter).await?,
+                };
+                Ok(Ready {
+                    path: raw.path,
+                    size: raw.size,
+                    virtual_size,
+                    hashes,
+                    converted_to: None,
+                })
+            }
             Plan::Convert { request, target } => {
                 convert(svc, &raw, &request, target, &scratch.output, meter).await
             }
@@ -95,12 +105,22 @@ impl ImportJob {
             None => {
                 let raw = staged_bytes(svc, image).await?;
                 if let Some(expected) = self.expected_of(Measured::Sent) {
-                    check(&raw, expected, meter).await?;
+                    digests::check(&raw, expected, meter).await?;
                 }
                 raw
             }
         };
         let image = origin.map_or(image, |origin| &origin.image);
+        let of_content = self.expected_of(Measured::Content);
+        let is_compressed = image.container_format.as_deref() == Some("compressed");
+        let unpacks = !is_compressed && !as_it_is;
+        let raw = if unpacks && wrapper(svc, &raw.path).await? {
+            // A conversion makes something else of it.
+            let is_stored = of_content.is_some() || !(converts || self.appliance);
+            unpack(svc, &raw, &scratch.unpacked, is_stored, meter).await?
+        } else {
+            raw
+        };
         let look = if as_it_is {
             Look::Beginning
         } else {
@@ -108,27 +128,12 @@ impl ImportJob {
         };
         meter.begin(Phase::Inspecting, Some(raw.size), None);
         let found = describe(svc, &raw.path, look).await?;
-        let of_content = self.expected_of(Measured::Content);
-        let is_wrapped =
-            found.compression.is_some() && image.container_format.as_deref() != Some("compressed");
-        // A conversion takes the wrapper off as it goes, unless somebody must see what is in it.
-        let unpacks = match converts {
-            // Several read from it.
-            _ if self.appliance => true,
-            true => of_content.is_some(),
-            false => decompresses,
-        };
-        let (raw, found) = if is_wrapped && unpacks {
-            unpack(svc, &raw, &scratch.unpacked, meter).await?
-        } else {
-            (raw, found)
-        };
         if let Some(expected) = of_content {
             if found.compression.is_some() {
                 meter.begin(Phase::Verifying, Some(raw.size), None);
-                check_content(svc, &raw, expected).await?;
+                digests::check_content(svc, &raw, expected).await?;
             } else {
-                check(&raw, expected, meter).await?;
+                digests::check(&raw, expected, meter).await?;
             }
         }
         Ok((raw, found))
@@ -158,9 +163,18 @@ impl ImportJob {
         Ok(Raw {
             path: to.to_owned(),
             size: staged.size,
-            hashes: staged.hashes,
+            hashes: Some(staged.hashes),
         })
     }
+}
+
+/// The compression around a file that is to be taken off.
+async fn wrapper(svc: &Arc<Service>, path: &Path) -> Result<bool, Failure> {
+    let (source, limits) = (source(path)?, svc.limits());
+    let found = tokio::task::spawn_blocking(move || container::wrapper(&source, &limits)).await;
+    let found = found.map_err(|e| Failure::Transient(e.to_string().into()))?;
+    let found = found.map_err(|e| of_worker(e.into()))?;
+    Ok(found.is_some())
 }
 
 /// Takes the wrapper off, in a worker process.
@@ -168,20 +182,40 @@ async fn unpack(
     svc: &Arc<Service>,
     raw: &Raw,
     to: &Path,
+    is_stored: bool,
     meter: &Arc<Meter>,
-) -> Result<(Raw, Inspection), Failure> {
+) -> Result<Raw, Failure> {
     let request = convert::unpack(&svc.config);
     meter.begin(Phase::Decompressing, None, None);
-    meter.writes(to);
-    let report = |done, total| meter.has_read(done, Some(total));
-    convert::supervise(svc, &request, &raw.path, to, report)
-        .await
-        .map_err(of_worker)?;
-    let found = describe(svc, to, Look::Beginning).await?;
     let algo = svc.config.import.hash_algo();
-    let (size, hashes) = digest(to, found.file_size, algo, meter).await?;
+    let (tell, settled) = watch::channel(0);
+    let worked = work(svc, &request, raw, to, tell, meter);
+    let (size, hashes) = if is_stored {
+        let (size, trail) = tokio::try_join!(worked, Trail::follow(algo, to, settled))?;
+        (size, Some(trail.finish(size, meter).await?))
+    } else {
+        (worked.await?, None)
+    };
     let path = to.to_owned();
-    Ok((Raw { path, size, hashes }, found))
+    Ok(Raw { path, size, hashes })
+}
+
+/// Runs a worker over `raw`, which writes `to`, and tells how much of that stays as it is.
+async fn work(
+    svc: &Arc<Service>,
+    request: &convert::Request,
+    raw: &Raw,
+    to: &Path,
+    tell: watch::Sender<u64>,
+    meter: &Arc<Meter>,
+) -> Result<u64, Failure> {
+    meter.writes(to);
+    let report = move |step: convert::Step| {
+        meter.has_read(step.done, Some(step.total));
+        tell.send_replace(step.settled);
+    };
+    let worked = convert::supervise(svc, request, &raw.path, to, report).await;
+    worked.map_err(of_worker)
 }
 
 pub(super) async fn convert(
@@ -193,12 +227,11 @@ pub(super) async fn convert(
     meter: &Arc<Meter>,
 ) -> Result<Ready, Failure> {
     meter.begin(Phase::Converting, None, None);
-    meter.writes(to);
-    let report = |done, total| meter.has_read(done, Some(total));
     let stage = svc.metrics.stage(Stage::Convert);
-    let virtual_size = convert::supervise(svc, request, &raw.path, to, report)
-        .await
-        .map_err(of_worker)?;
+    let algo = svc.config.import.hash_algo();
+    let (tell, settled) = watch::channel(0);
+    let worked = work(svc, request, raw, to, tell, meter);
+    let (virtual_size, trail) = tokio::try_join!(worked, Trail::follow(algo, to, settled))?;
     drop(stage);
     // What a worker wrote is judged like anything else that came in.
     let written = describe(svc, to, Look::Whole).await?;
@@ -218,11 +251,10 @@ pub(super) async fn convert(
         );
         return Err(Failure::Final(sentence.into()));
     }
-    let algo = svc.config.import.hash_algo();
-    let (size, hashes) = digest(to, written.file_size, algo, meter).await?;
+    let hashes = trail.finish(written.file_size, meter).await?;
     Ok(Ready {
         path: to.to_owned(),
-        size,
+        size: written.file_size,
         // What was only taken out is no disk to the worker.
         virtual_size: match request.unpack {
             true => written.virtual_size,
@@ -294,7 +326,7 @@ async fn staged_bytes(svc: &Arc<Service>, image: &Image) -> Result<Raw, Failure>
     Ok(Raw {
         path: svc.staging.path(&image.id),
         size: staged.size,
-        hashes: staged.hashes,
+        hashes: Some(staged.hashes),
     })
 }
 
@@ -319,18 +351,7 @@ async fn write_file(
     Ok(())
 }
 
-async fn digest(
-    path: &Path,
-    size: u64,
-    algo: HashAlgo,
-    meter: &Arc<Meter>,
-) -> Result<(u64, Hashes), Failure> {
-    meter.begin(Phase::Verifying, Some(size), None);
-    let body = meter.count_in(stores::read_stream(Arc::new(open(path)?), 0..size), false);
-    ingest::digest(body, algo).await.map_err(transient)
-}
-
-fn open(path: &Path) -> Result<std::fs::File, Failure> {
+pub(super) fn open(path: &Path) -> Result<std::fs::File, Failure> {
     std::fs::File::open(path)
         .map_err(|e| Failure::Transient(format!("opening {}: {e}", path.display()).into()))
 }
@@ -338,35 +359,6 @@ fn open(path: &Path) -> Result<std::fs::File, Failure> {
 pub(super) fn source(path: &Path) -> Result<Arc<dyn formats::Source>, Failure> {
     let source = FileSource::new(open(path)?).map_err(|e| Failure::Transient(chain(&e).into()))?;
     Ok(Arc::new(source))
-}
-
-/// Holds the digest of a file's bytes against what its caller expects.
-async fn check(raw: &Raw, expected: &Expected, meter: &Arc<Meter>) -> Result<(), Failure> {
-    let known = match expected.algo {
-        HashAlgo::Md5 => raw.hashes.checksum.clone(),
-        algo if raw.hashes.algo == algo.name() => Some(raw.hashes.value.clone()),
-        _ => None,
-    };
-    let got = match known {
-        Some(known) => known,
-        None => {
-            let digested = digest(&raw.path, raw.size, expected.algo, meter).await?;
-            digested.1.value
-        }
-    };
-    let checked = expected.check(&got);
-    checked.map_err(|sentence| Failure::Final(sentence.into()))
-}
-
-/// The same of what a compressed file holds.
-async fn check_content(svc: &Arc<Service>, raw: &Raw, expected: &Expected) -> Result<(), Failure> {
-    let checked = ingest::content::check(svc, Some(source(&raw.path)?), expected).await;
-    checked.map_err(|e| match e {
-        ingest::Error::OtherDigest(reason) | ingest::Error::Refused { reason } => {
-            Failure::Final(reason.into())
-        }
-        other => transient(other),
-    })
 }
 
 fn of_worker(error: convert::Error) -> Failure {

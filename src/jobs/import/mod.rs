@@ -6,6 +6,7 @@
 //! Once a first store has an image it is active, and whoever goes on copies from there.
 
 mod bytes;
+mod digests;
 mod linked;
 mod pass;
 mod publish;
