@@ -191,3 +191,33 @@ fn what_cannot_be_downloaded_is_said() {
     assert!(start.elapsed() < Duration::from_secs(20));
     assert_eq!(room.files(), [""; 0]);
 }
+
+/// What the variables say of another service does not count where a cloud is named.
+#[test]
+fn a_cloud_of_the_stock_clients_says_which_service() {
+    let room = Room::new("");
+    let id = room.image("raw", b"content");
+    let port = room.server.port;
+    let clouds = format!(
+        "clouds:\n  here:\n    auth_type: none\n    auth:\n      endpoint: http://127.0.0.1:{port}\n"
+    );
+    fs::write(room.path("clouds.yaml"), clouds).unwrap();
+    let download = |cloud: &str| {
+        let mut command = room.command(1, &format!("download {id} --os-cloud {cloud} -o got.img"));
+        command
+            .env_remove("OS_CLIENT_CONFIG_FILE")
+            .output()
+            .unwrap()
+    };
+    let out = download("here");
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    assert_eq!(fs::read(room.path("got.img")).unwrap(), b"content");
+    let out = download("there");
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(err.contains("has no cloud \"there\", it has here"), "{err}");
+}

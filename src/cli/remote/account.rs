@@ -6,36 +6,52 @@ use anyhow::{Context, bail};
 use clap::builder::FalseyValueParser;
 use reqwest::header::HeaderValue;
 
+use super::clouds;
 use crate::config::{KeystoneConfig, Secret};
 
-/// The service that is meant. Who asks is said by the variables of the OpenStack clients alone, for
-/// a command line is seen by others.
+/// The service that is meant. Who asks is said by the variables of the OpenStack clients, or by a
+/// cloud of their `clouds.yaml`, for a command line is seen by others.
 #[derive(clap::Args)]
 pub(super) struct Account {
+    /// Cloud of clouds.yaml that says what service and who asks
+    #[arg(long = "os-cloud", value_name = "NAME", env = "OS_CLOUD")]
+    cloud: Option<String>,
+
     /// URL of the image service, in place of the one that Keystone names
     #[arg(long, value_name = "URL", env = "OS_IMAGE_ENDPOINT")]
     endpoint: Option<String>,
 
     /// Region of the service, where Keystone names several
     #[arg(long, value_name = "NAME", env = "OS_REGION_NAME")]
-    pub(super) region: Option<String>,
+    region: Option<String>,
 
-    /// Which of the service's URLs in Keystone: public, internal or admin
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "OS_INTERFACE",
-        default_value = "public"
-    )]
-    pub(super) interface: String,
+    /// Which of the service's URLs in Keystone: public (unless said), internal or admin
+    #[arg(long, value_name = "NAME", env = "OS_INTERFACE")]
+    interface: Option<String>,
 
     /// Certificates (PEM) to trust besides those of the system
     #[arg(long, value_name = "FILE", env = "OS_CACERT")]
-    pub(super) cacert: Option<PathBuf>,
+    cacert: Option<PathBuf>,
 
     /// Do not check certificates
     #[arg(long, env = "OS_INSECURE", value_parser = FalseyValueParser::new())]
+    insecure: bool,
+}
+
+/// An account, found.
+pub(super) struct Who {
+    /// The service's URL, where it is not for Keystone to say.
+    pub(super) endpoint: Option<String>,
+    /// Region of the service.
+    pub(super) region: Option<String>,
+    /// Which of its URLs.
+    pub(super) interface: String,
+    /// Certificates to trust.
+    pub(super) cacert: Option<PathBuf>,
+    /// Whether certificates are not checked.
     pub(super) insecure: bool,
+    /// As whom.
+    pub(super) login: Login,
 }
 
 /// What shows who asks.
@@ -49,33 +65,51 @@ pub(super) enum Login {
 }
 
 impl Account {
-    /// The service's URL, where it is not for Keystone to say.
-    pub(super) fn endpoint(&self) -> Option<String> {
-        let said = self.endpoint.clone().filter(|url| !url.is_empty());
-        said.or_else(|| env("OS_IMAGE_ENDPOINT_OVERRIDE"))
-            .or_else(|| env("OS_ENDPOINT"))
+    /// What is said on the command line, by a cloud, and by variables. Where a cloud is named, the
+    /// account is that cloud's alone: half of another would be none.
+    pub(super) fn find(&self) -> anyhow::Result<Who> {
+        let cloud = self.cloud.as_deref().filter(|name| !name.is_empty());
+        let cloud = cloud.map(|name| clouds::find(name, &env)).transpose()?;
+        let said = |name: &str| match &cloud {
+            Some(cloud) => cloud.get(name).filter(|v| !v.is_empty()).cloned(),
+            None => env(name),
+        };
+        let given = |value: &Option<String>| value.clone().filter(|v| !v.is_empty());
+        let interface = given(&self.interface).or_else(|| said("OS_INTERFACE"));
+        Ok(Who {
+            endpoint: given(&self.endpoint)
+                .or_else(|| said("OS_IMAGE_ENDPOINT_OVERRIDE"))
+                .or_else(|| said("OS_ENDPOINT")),
+            region: given(&self.region).or_else(|| said("OS_REGION_NAME")),
+            interface: interface.unwrap_or_else(|| "public".into()),
+            cacert: (self.cacert.clone()).or_else(|| said("OS_CACERT").map(PathBuf::from)),
+            insecure: self.insecure || cloud.is_some() && said("OS_INSECURE").is_some(),
+            login: login(&said)?,
+        })
     }
+}
 
-    /// As whom, by `OS_AUTH_TYPE` or by what else is set.
-    pub(super) fn login(&self) -> anyhow::Result<Login> {
-        let kind = env("OS_AUTH_TYPE");
-        let token = env("OS_TOKEN").or_else(|| env("OS_AUTH_TOKEN"));
-        match kind.as_deref() {
-            Some("none" | "noauth") => Ok(Login::Nobody),
-            Some("token" | "admin_token" | "v3token") => {
-                by_token(&token.context("OS_AUTH_TYPE asks for OS_TOKEN, which is not set")?)
-            }
-            Some("password" | "v3password" | "v3applicationcredential") => keystone(),
-            Some(other) => bail!(
-                "OS_AUTH_TYPE is {other:?}, allowed none, token, password, v3password, \
-                 v3applicationcredential"
-            ),
-            None => match token {
-                Some(token) => by_token(&token),
-                None if env("OS_AUTH_URL").is_some() => keystone(),
-                None => Ok(Login::Nobody),
-            },
+type Saying<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// As whom, by `OS_AUTH_TYPE` or by what else is said.
+fn login(said: Saying<'_>) -> anyhow::Result<Login> {
+    let kind = said("OS_AUTH_TYPE");
+    let token = said("OS_TOKEN").or_else(|| said("OS_AUTH_TOKEN"));
+    match kind.as_deref() {
+        Some("none" | "noauth") => Ok(Login::Nobody),
+        Some("token" | "admin_token" | "v3token") => {
+            by_token(&token.context("OS_AUTH_TYPE asks for OS_TOKEN, which is not set")?)
         }
+        Some("password" | "v3password" | "v3applicationcredential") => keystone(said),
+        Some(other) => bail!(
+            "OS_AUTH_TYPE is {other:?}, allowed none, token, password, v3password, \
+             v3applicationcredential"
+        ),
+        None => match token {
+            Some(token) => by_token(&token),
+            None if said("OS_AUTH_URL").is_some() => keystone(said),
+            None => Ok(Login::Nobody),
+        },
     }
 }
 
@@ -87,8 +121,8 @@ fn by_token(token: &str) -> anyhow::Result<Login> {
     Ok(Login::Token(token))
 }
 
-fn keystone() -> anyhow::Result<Login> {
-    let config = from(&env);
+fn keystone(said: Saying<'_>) -> anyhow::Result<Login> {
+    let config = from(said);
     let mut faults = Vec::new();
     config.validate("OS_*", &mut faults);
     if !faults.is_empty() {
@@ -99,7 +133,7 @@ fn keystone() -> anyhow::Result<Login> {
 
 /// The account that the variables name; domains that none is said of are the default one, as for the
 /// stock clients.
-fn from(env: &dyn Fn(&str) -> Option<String>) -> KeystoneConfig {
+fn from(env: Saying<'_>) -> KeystoneConfig {
     let domain = |id: &str, name: &str| match (env(id), env(name)) {
         (None, None) => {
             let default = env("OS_DEFAULT_DOMAIN").unwrap_or_else(|| "default".into());

@@ -12,6 +12,7 @@
 
 mod account;
 pub(super) mod batches;
+mod clouds;
 mod download;
 mod import;
 mod local;
@@ -43,7 +44,8 @@ use super::{Exit, serve, signals, work};
 ///
 /// The service and the account are named as for the OpenStack clients: OS_AUTH_URL, OS_USERNAME,
 /// OS_PASSWORD, OS_PROJECT_NAME, OS_USER_DOMAIN_NAME, OS_PROJECT_DOMAIN_NAME, or
-/// OS_APPLICATION_CREDENTIAL_ID and _SECRET; or OS_TOKEN, or nothing, with OS_IMAGE_ENDPOINT.
+/// OS_APPLICATION_CREDENTIAL_ID and _SECRET; or OS_CLOUD of clouds.yaml; or OS_TOKEN, or nothing, with
+/// OS_IMAGE_ENDPOINT.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]

@@ -11,7 +11,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::account::{Account, Login};
+use super::account::{Account, Login, Who};
 use crate::auth::keystone::{self, Trouble};
 
 /// How long a service may say nothing.
@@ -163,22 +163,23 @@ impl Session {
     /// Of the connections that are free, `idle` are kept: none where a request could not be sent once
     /// more, for uwsgi closes them without saying so.
     pub(super) async fn open(account: &Account, idle: usize) -> anyhow::Result<Self> {
-        let client = client(account, idle)?;
-        let endpoint = account.endpoint();
-        let (proof, endpoint) = match account.login()? {
+        let who = account.find()?;
+        let client = client(&who, idle)?;
+        let endpoint = who.endpoint.clone();
+        let (proof, endpoint) = match &who.login {
             Login::Nobody => (Proof::Nobody, endpoint),
-            Login::Token(token) => (Proof::Token(token), endpoint),
+            Login::Token(token) => (Proof::Token(token.clone()), endpoint),
             Login::Keystone(config) => {
-                let session = keystone::Session::over(client.clone(), &config);
+                let session = keystone::Session::over(client.clone(), config);
                 let endpoint = match endpoint {
                     Some(endpoint) => endpoint,
-                    None => find(&session, account).await?,
+                    None => find(&session, &who).await?,
                 };
                 (Proof::Account(Box::new(session)), Some(endpoint))
             }
         };
         let endpoint = endpoint.context(
-            "no image service is named: set OS_AUTH_URL and an account, or --endpoint URL",
+            "no image service is named: set OS_CLOUD, or OS_AUTH_URL and an account, or --endpoint URL",
         )?;
         if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
             bail!("the image service's URL {endpoint:?} is no http:// or https:// URL");
@@ -272,19 +273,19 @@ impl Session {
 }
 
 /// A client of all services here. Redirects are not followed: they would carry tokens elsewhere.
-fn client(account: &Account, idle: usize) -> anyhow::Result<Client> {
+fn client(who: &Who, idle: usize) -> anyhow::Result<Client> {
     let mut client = Client::builder()
         .pool_max_idle_per_host(idle)
         .connect_timeout(Duration::from_secs(10))
         .redirect(Policy::none())
         .user_agent(concat!("glint/", env!("CARGO_PKG_VERSION")));
-    if let Some(path) = &account.cacert {
+    if let Some(path) = &who.cacert {
         let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
             .with_context(|| path.display().to_string())?;
         client = client.tls_certs_merge(certificates);
     }
-    if account.insecure {
+    if who.insecure {
         client = client.tls_danger_accept_invalid_certs(true);
     }
     client.build().context("setting up TLS")
@@ -331,7 +332,7 @@ impl Catalog {
     }
 }
 
-async fn find(session: &keystone::Session, account: &Account) -> anyhow::Result<String> {
+async fn find(session: &keystone::Session, who: &Who) -> anyhow::Result<String> {
     let what = "a question for its catalogue";
     let asked = session.get("/auth/catalog", None, what);
     let asked = tokio::time::timeout(PATIENCE, asked).await;
@@ -342,13 +343,13 @@ async fn find(session: &keystone::Session, account: &Account) -> anyhow::Result<
     let catalog: Catalog = serde_json::from_slice(&body)
         .ok()
         .ok_or(Error::Keystone(Trouble::Nonsense(what)))?;
-    let region = account.region.as_deref().filter(|r| !r.is_empty());
-    let found = catalog.find(region, &account.interface);
+    let region = who.region.as_deref();
+    let found = catalog.find(region, &who.interface);
     found.with_context(|| {
         let region = region.map_or(String::new(), |region| format!(" in region {region}"));
         format!(
             "Keystone's catalogue has no image service{region} with the interface {}",
-            account.interface
+            who.interface
         )
     })
 }
