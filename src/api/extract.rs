@@ -28,13 +28,16 @@ impl<S: Sync> FromRequestParts<S> for Context {
     }
 }
 
-/// The variable parts of the path.
+/// The variable parts of the path; NUL, which PostgreSQL does not store, is no text.
 pub(super) struct At<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        if parts.uri.path().contains("%00") {
+            return Err(Failure::undecodable());
+        }
         match Path::from_request_parts(parts, state).await {
             Ok(Path(value)) => Ok(Self(value)),
             Err(PathRejection::FailedToDeserializePathParams(_)) => Err(Failure::undecodable()),
@@ -65,7 +68,7 @@ fn has_body(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// A JSON body, whatever its media type says. Bounded by `api.max_json` in bytes and by the
-/// parser in depth.
+/// parser in depth; no text in it holds a NUL.
 pub(super) struct Document(pub Value);
 
 impl FromRequest<Arc<Service>> for Document {
@@ -78,9 +81,23 @@ impl FromRequest<Arc<Service>> for Document {
         }
         let bytes = read(body, svc.config.api.max_json).await?;
         let text = std::str::from_utf8(&bytes).map_err(|_| Failure::undecodable())?;
-        serde_json::from_str(text)
-            .map(Self)
-            .map_err(|_| Failure::bad("Malformed JSON in request body."))
+        let value = serde_json::from_str(text)
+            .map_err(|_| Failure::bad("Malformed JSON in request body."))?;
+        match has_nul(&value) {
+            true => Err(Failure::undecodable()),
+            false => Ok(Self(value)),
+        }
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(members) => members
+            .iter()
+            .any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

@@ -38,13 +38,13 @@ pub(super) struct Listing {
 const MAX_CONDITIONS: usize = 200;
 const MAX_VALUES: usize = 2000;
 
-/// Name and value pairs of a query string, decoded; `None` when they are no UTF-8.
+/// Name and value pairs of a query string, decoded; `None` when they are no UTF-8 or hold a NUL.
 #[must_use]
 pub(super) fn pairs(query: &str) -> Option<Vec<(String, String)>> {
     let decode = |text: &str| {
         let text = text.replace('+', " ");
         let text = percent_decode_str(&text).decode_utf8().ok()?;
-        Some(text.into_owned())
+        (!text.contains('\0')).then(|| text.into_owned())
     };
     query
         .split('&')
@@ -367,6 +367,7 @@ mod tests {
     #[test]
     fn bad_percent_encoding_is_no_text() {
         assert_eq!(pairs("name=%ff"), None);
+        assert_eq!(pairs("name=in:a,%00"), None);
         let got = pairs("a=b+c%2Bd&e&=f&&g==").unwrap();
         let got: Vec<_> = got.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(got, [("a", "b c+d"), ("e", ""), ("", "f"), ("g", "=")]);

@@ -40,6 +40,9 @@ pub enum Error {
     /// Another transaction was in the way and this one was undone: try again at once.
     #[error("the catalog is busy")]
     Contended(#[source] sqlx::Error),
+    /// A value is no text for this database.
+    #[error("the catalog cannot hold such text")]
+    Unstorable(#[source] sqlx::Error),
     /// A row holds what cannot be.
     #[error("{table}.{column} of {id} holds what it never should")]
     Corrupt {

@@ -6,6 +6,7 @@ mod derived;
 mod forms;
 mod house;
 mod imports;
+mod inputs;
 mod members;
 mod metadefs;
 mod ours;

@@ -50,6 +50,10 @@ impl From<catalog::Error> for Failure {
                 tracing::warn!(%error, cause, "the catalog is not available");
                 Self::of(StatusCode::SERVICE_UNAVAILABLE).with(RETRY_AFTER, RETRY_AFTER_SECONDS)
             }
+            catalog::Error::Unstorable(_) => {
+                tracing::info!(%error, cause, "a request held what is no text");
+                Self::undecodable()
+            }
             _ => {
                 tracing::error!(%error, cause, "a request failed on the catalog");
                 Self::of(StatusCode::INTERNAL_SERVER_ERROR)

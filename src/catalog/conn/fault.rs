@@ -11,6 +11,7 @@ impl From<sqlx::Error> for Error {
                 Meaning::Taken => Self::Conflict("the row".into()),
                 Meaning::Contended => Self::Contended(error),
                 Meaning::Away => Self::Unavailable(error),
+                Meaning::Unstorable => Self::Unstorable(error),
                 Meaning::Other => Self::Sql(error),
             },
             e if is_lost(e) => Self::Unavailable(error),
@@ -41,6 +42,8 @@ enum Meaning {
     Contended,
     /// The server is going, gone, or takes nobody in.
     Away,
+    /// A value is no text for this database.
+    Unstorable,
     Other,
 }
 
@@ -69,6 +72,8 @@ fn meaning(error: &dyn DatabaseError) -> Meaning {
         // SQLITE_BUSY and SQLITE_LOCKED, after the busy timeout has run out; PostgreSQL's
         // serialization failure, deadlock, lock timeout.
         "5" | "6" | "517" | "40001" | "40P01" | "55P03" => Meaning::Contended,
+        // PostgreSQL's character not in repertoire: a NUL above all.
+        "22021" => Meaning::Unstorable,
         // Connection exceptions, insufficient resources, operator intervention, a read-only
         // standby.
         code if code.len() == 5
