@@ -80,7 +80,17 @@ impl OsloFile {
     #[must_use]
     pub fn get(&self, section: &str, name: &str) -> Option<String> {
         let value = self.raw(section, name)?;
-        Some(self.filled(section, value, 0))
+        Some(self.filled(section, value, 0, &mut false))
+    }
+
+    /// Whether a `$name` stays in the value, because nobody set what it names.
+    #[must_use]
+    pub fn is_dangling(&self, section: &str, name: &str) -> bool {
+        let mut is_dangling = false;
+        if let Some(value) = self.raw(section, name) {
+            self.filled(section, value, 0, &mut is_dangling);
+        }
+        is_dangling
     }
 
     fn raw(&self, section: &str, name: &str) -> Option<&str> {
@@ -101,7 +111,7 @@ impl OsloFile {
         values.map_or(&[], Vec::as_slice)
     }
 
-    fn filled(&self, section: &str, value: &str, depth: usize) -> String {
+    fn filled(&self, section: &str, value: &str, depth: usize, is_dangling: &mut bool) -> String {
         let mut out = String::with_capacity(value.len());
         let mut rest = value;
         while let Some(at) = rest.find('$') {
@@ -122,9 +132,12 @@ impl OsloFile {
             let (of, option) = name.split_once('.').unwrap_or((section, name));
             let found = self.raw(of, option).or_else(|| self.raw("DEFAULT", option));
             match found {
-                Some(found) if depth < 8 => out.push_str(&self.filled(of, found, depth + 1)),
+                Some(found) if depth < 8 => {
+                    out.push_str(&self.filled(of, found, depth + 1, is_dangling));
+                }
                 // What nobody set is left as it stands, for people to see.
                 _ => {
+                    *is_dangling = true;
                     out.push('$');
                     rest = after;
                     continue;
@@ -138,7 +151,7 @@ impl OsloFile {
 }
 
 /// A value without the quotes around it, if there is a pair.
-fn unquoted(value: &str) -> &str {
+pub(super) fn unquoted(value: &str) -> &str {
     for quote in ['"', '\''] {
         let inner = value
             .strip_prefix(quote)
@@ -219,6 +232,9 @@ name = images
         assert!(file.get("DEFAULT", "a").unwrap().len() < 100);
         let unset = file.get("DEFAULT", "c").unwrap();
         assert_eq!(unset, "$unset ${open");
+        assert!(file.is_dangling("DEFAULT", "c"));
+        let whole = OsloFile::parse("a = $b$$c\nb = x").unwrap();
+        assert!(!whole.is_dangling("DEFAULT", "a"));
     }
 
     #[test]

@@ -6,8 +6,13 @@ use std::collections::BTreeSet;
 
 use toml::{Table, Value};
 
+use super::Config;
 use super::oslo::{self, OsloFile};
-use super::{Config, KeystoneConfig};
+
+mod account;
+mod import;
+mod service;
+mod stores;
 
 /// What became of a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,10 +35,13 @@ pub fn translate(file: &OsloFile) -> Result<Translation, String> {
         notes: Vec::new(),
     };
     work.api();
+    work.cors();
     work.auth();
     work.quota();
     work.formats();
     work.import();
+    work.fetch();
+    work.delete();
     work.stores();
     work.notifications();
     work.rest();
@@ -77,8 +85,17 @@ struct Work<'a> {
 impl Work<'_> {
     /// An option's value; it counts as carried over then.
     fn take(&mut self, section: &str, name: &str) -> Option<String> {
-        self.used.insert((section.to_owned(), name.to_owned()));
-        self.file.get(section, name).filter(|v| !v.is_empty())
+        self.take_set(section, name).filter(|v| !v.is_empty())
+    }
+
+    /// The same of an option that means something by being empty.
+    fn take_set(&mut self, section: &str, name: &str) -> Option<String> {
+        let is_new = self.used.insert((section.to_owned(), name.to_owned()));
+        if is_new && self.file.is_dangling(section, name) {
+            let why = "refers by a $ to an option that the file does not set: write out what it is";
+            self.note(section, name, why);
+        }
+        self.file.get(section, name)
     }
 
     fn note(&mut self, section: &str, name: &str, why: &str) {
@@ -124,300 +141,11 @@ impl Work<'_> {
         }
     }
 
+    /// A list; an empty one says something too.
     fn words(&mut self, section: &str, name: &str, path: &[&str]) {
-        if let Some(value) = self.take(section, name) {
+        if let Some(value) = self.take_set(section, name) {
             self.set(path, oslo::list(&value));
         }
-    }
-
-    fn api(&mut self) {
-        let host = self.take("DEFAULT", "bind_host");
-        let port = self.take("DEFAULT", "bind_port");
-        let host = host.unwrap_or_else(|| "0.0.0.0".into());
-        let port = port.unwrap_or_else(|| "9292".into());
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host
-        };
-        match format!("{host}:{port}").parse::<std::net::SocketAddr>() {
-            Ok(listen) => self.set(&["api", "listen"], listen.to_string()),
-            Err(_) => self.note("DEFAULT", "bind_host", "is no address"),
-        }
-        self.text("DEFAULT", "public_endpoint", &["api", "public_endpoint"]);
-        for name in ["show_image_direct_url", "show_multiple_locations"] {
-            self.flag("DEFAULT", name, &["api", name]);
-        }
-        self.number("DEFAULT", "limit_param_default", &["api", "limit_default"]);
-        self.number("DEFAULT", "api_limit_max", &["api", "limit_max"]);
-    }
-
-    fn auth(&mut self) {
-        let flavor = self.take("paste_deploy", "flavor").unwrap_or_default();
-        self.take("paste_deploy", "config_file");
-        self.flag(
-            "DEFAULT",
-            "allow_anonymous_access",
-            &["auth", "allow_anonymous_access"],
-        );
-        self.flag("oslo_policy", "enforce_scope", &["auth", "enforce_scope"]);
-        self.text("oslo_policy", "policy_file", &["auth", "policy_file"]);
-        self.text(
-            "DEFAULT",
-            "property_protection_file",
-            &["api", "property_protection_file"],
-        );
-        let format = "property_protection_rule_format";
-        match self.take("DEFAULT", format).map(|by| by.to_lowercase()) {
-            Some(by) if by == "roles" || by == "policies" => self.set(&["api", format], by),
-            Some(_) => self.note("DEFAULT", format, "is neither roles nor policies"),
-            None => {}
-        }
-        if flavor.contains("keystone") {
-            self.set(&["auth", "mode"], "keystone");
-            self.account("keystone_authtoken", &["auth", "keystone"]);
-        } else {
-            self.note(
-                "paste_deploy",
-                "flavor",
-                "does not ask Keystone; without authentication only loopback addresses are served",
-            );
-        }
-    }
-
-    /// An account at Keystone.
-    fn account(&mut self, section: &str, path: &[&str]) {
-        let mut account = KeystoneConfig::default();
-        account.fill(self.file, section);
-        for name in [
-            "auth_url",
-            "auth_type",
-            "auth_section",
-            "auth_uri",
-            "www_authenticate_uri",
-            "username",
-            "user_name",
-            "user_id",
-            "user_domain_id",
-            "user_domain_name",
-            "default_domain_id",
-            "default_domain_name",
-            "password",
-            "project_name",
-            "project_id",
-            "tenant_name",
-            "tenant_id",
-            "project_domain_id",
-            "project_domain_name",
-            "system_scope",
-            "application_credential_id",
-            "application_credential_name",
-            "application_credential_secret",
-            "cafile",
-            "insecure",
-            "region_name",
-            "service_token_roles",
-            "token_cache_time",
-        ] {
-            self.take(section, name);
-        }
-        let text = |text: Option<String>| text.map(Value::from);
-        let secret = |secret: Option<super::Secret>| secret.map(|s| s.reveal().into());
-        for (name, value) in [
-            ("auth_url", text(account.auth_url)),
-            ("www_authenticate_uri", text(account.www_authenticate_uri)),
-            ("username", text(account.username)),
-            ("user_id", text(account.user_id)),
-            ("password", secret(account.password)),
-            ("user_domain_id", text(account.user_domain_id)),
-            ("user_domain_name", text(account.user_domain_name)),
-            ("project_name", text(account.project_name)),
-            ("project_id", text(account.project_id)),
-            ("project_domain_id", text(account.project_domain_id)),
-            ("project_domain_name", text(account.project_domain_name)),
-            ("system_scope", text(account.system_scope)),
-            (
-                "application_credential_id",
-                text(account.application_credential_id),
-            ),
-            (
-                "application_credential_name",
-                text(account.application_credential_name),
-            ),
-            (
-                "application_credential_secret",
-                secret(account.application_credential_secret),
-            ),
-            ("region_name", text(account.region_name)),
-            (
-                "cafile",
-                account.cafile.map(|p| p.display().to_string().into()),
-            ),
-            ("insecure", account.insecure.map(Value::from)),
-            (
-                "service_token_roles",
-                account.service_token_roles.map(Value::from),
-            ),
-            (
-                "cache_seconds",
-                account
-                    .cache_seconds
-                    .and_then(|n| i64::try_from(n).ok())
-                    .map(Value::from),
-            ),
-        ] {
-            if let Some(value) = value {
-                self.set(&[path, &[name]].concat(), value);
-            }
-        }
-    }
-
-    fn quota(&mut self) {
-        for (theirs, ours) in [
-            ("image_property_quota", "properties"),
-            ("image_tag_quota", "tags"),
-            ("image_member_quota", "members"),
-            ("image_location_quota", "locations"),
-            ("image_size_cap", "image_size_cap"),
-        ] {
-            self.number("DEFAULT", theirs, &["quota", ours]);
-        }
-        self.text("DEFAULT", "user_storage_quota", &["quota", "user_storage"]);
-        self.flag(
-            "DEFAULT",
-            "use_keystone_limits",
-            &["quota", "use_keystone_limits"],
-        );
-        self.text("oslo_limit", "endpoint_id", &["quota", "endpoint_id"]);
-        if self.file.get("oslo_limit", "auth_url").is_some() {
-            self.account("oslo_limit", &["quota", "keystone"]);
-        }
-    }
-
-    fn formats(&mut self) {
-        for name in ["disk_formats", "container_formats"] {
-            self.words("image_format", name, &["formats", name]);
-        }
-        self.flag(
-            "image_format",
-            "require_image_format_match",
-            &["formats", "require_match"],
-        );
-    }
-
-    fn import(&mut self) {
-        self.text("DEFAULT", "hashing_algorithm", &["import", "hash"]);
-        self.number("task", "task_time_to_live", &["import", "task_hours"]);
-        self.words("DEFAULT", "enabled_import_methods", &["import", "methods"]);
-        let plugins = self.take("image_import_opts", "image_import_plugins");
-        let format = self.take("image_conversion", "output_format");
-        for plugin in oslo::list(&plugins.unwrap_or_default()) {
-            match plugin.as_str() {
-                "image_conversion" => {
-                    let format = format.clone().unwrap_or_else(|| "raw".into());
-                    self.set(&["import", "output_format"], format);
-                }
-                // What is compressed is inflated wherever it is converted.
-                "no_op" | "image_decompression" => {}
-                other => self.note(
-                    "image_import_opts",
-                    "image_import_plugins",
-                    &format!("{other} is not carried over"),
-                ),
-            }
-        }
-    }
-
-    fn notifications(&mut self) {
-        const OURS: &str = "notifications";
-        let section = "oslo_messaging_notifications";
-        let driver = self.take(section, "driver").unwrap_or_default();
-        let own = self.take(section, "transport_url");
-        let url = self.take("DEFAULT", "transport_url");
-        for driver in oslo::list(&driver) {
-            match driver.as_str() {
-                "messagingv2" => {
-                    if let Some(url) = own.clone().or_else(|| url.clone()) {
-                        self.set(&[OURS, "transport_url"], url);
-                    }
-                }
-                "noop" => {}
-                other => self.note(section, "driver", &format!("{other} is not carried over")),
-            }
-        }
-        self.words(section, "topics", &[OURS, "topics"]);
-        self.text("DEFAULT", "control_exchange", &[OURS, "exchange"]);
-        self.text("DEFAULT", "default_publisher_id", &[OURS, "publisher_id"]);
-        let disabled = "disabled_notifications";
-        self.words("DEFAULT", disabled, &[OURS, disabled]);
-        for name in [
-            "amqp_durable_queues",
-            "amqp_auto_delete",
-            "rabbit_quorum_queue",
-        ] {
-            self.flag("oslo_messaging_rabbit", name, &[OURS, name]);
-        }
-    }
-
-    fn stores(&mut self) {
-        let default = self.take("glance_store", "default_backend");
-        let backends = self.take("DEFAULT", "enabled_backends");
-        let mut stores = Vec::new();
-        for backend in oslo::list(&backends.unwrap_or_default()) {
-            let (id, kind) = backend.split_once(':').unwrap_or((&backend, "file"));
-            // Stores that Glance keeps for itself have no place here.
-            if id.starts_with("os_glance_") {
-                continue;
-            }
-            if kind.trim() != "file" {
-                let why = format!("store {id} is of type {kind}, which is not carried over");
-                self.note("DEFAULT", "enabled_backends", &why);
-                continue;
-            }
-            let is_default = default.as_deref() == Some(id);
-            if let Some(store) = self.file_store(id, id, is_default) {
-                stores.push(store);
-            }
-        }
-        if stores.is_empty()
-            && self
-                .file
-                .get("glance_store", "filesystem_store_datadir")
-                .is_some()
-        {
-            stores.extend(self.file_store("glance_store", "file", true));
-            self.take("glance_store", "default_store");
-            self.take("glance_store", "stores");
-        }
-        if !stores.is_empty() {
-            self.set(&["stores"], stores);
-        }
-    }
-
-    fn file_store(&mut self, section: &str, id: &str, is_default: bool) -> Option<Value> {
-        let Some(path) = self.take(section, "filesystem_store_datadir") else {
-            self.note(section, "filesystem_store_datadir", "is not set");
-            return None;
-        };
-        let mut store = Table::new();
-        store.insert("id".into(), id.into());
-        store.insert("type".into(), "file".into());
-        store.insert("path".into(), path.into());
-        if is_default {
-            store.insert("default".into(), true.into());
-        }
-        if let Some(text) = self.take(section, "store_description") {
-            store.insert("description".into(), text.into());
-        }
-        let weight = self.take(section, "weight").map(|w| w.parse::<i64>());
-        match weight {
-            Some(Ok(weight)) => {
-                store.insert("weight".into(), weight.into());
-            }
-            Some(Err(_)) => self.note(section, "weight", "is no number"),
-            None => {}
-        }
-        Some(store.into())
     }
 
     /// Names what nobody took.
@@ -445,7 +173,7 @@ impl Work<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ProtectedBy;
+    use crate::config::{ProtectedBy, StoreKind};
 
     const GLANCE: &str = "\
 [DEFAULT]
@@ -521,6 +249,94 @@ amqp_durable_queues = true
         assert_eq!(told.topics, ["notifications", "extra"]);
         assert!(told.amqp_durable_queues);
         assert!(!done.toml.contains("db-secret"));
+    }
+
+    fn carried(glance: &str) -> (Config, Vec<String>) {
+        let done = translate(&OsloFile::parse(glance).unwrap()).unwrap();
+        (toml::from_str(&done.toml).unwrap(), done.notes)
+    }
+
+    #[test]
+    fn what_may_be_fetched_stays_as_narrow() {
+        let (config, notes) = carried(
+            "[paste_deploy]\nflavor = keystone\n[import_filtering_opts]\nallowed_schemes = \n\
+             disallowed_schemes = [ftp]\nallowed_hosts = images.example\n\
+             disallowed_hosts = a,b\nallowed_ports = [443, 8443]\ndisallowed_ports = 22\n",
+        );
+        assert!(notes.is_empty(), "{notes:?}");
+        let fetch = config.fetch;
+        assert!(fetch.allowed_schemes.is_empty());
+        assert_eq!(fetch.disallowed_schemes, ["ftp"]);
+        assert_eq!(fetch.allowed_hosts, ["images.example"]);
+        assert_eq!(fetch.disallowed_hosts, ["a", "b"]);
+        assert_eq!(fetch.allowed_ports, [443, 8443]);
+        assert_eq!(fetch.disallowed_ports, [22]);
+    }
+
+    #[test]
+    fn what_has_the_same_meaning_here_is_carried_over() {
+        let (config, notes) = carried(
+            "delayed_delete = yes\nscrub_time = 60\ndo_secure_hash = no\n\
+             enabled_backends = fast:file, web:http\n[paste_deploy]\nflavor = keystone\n\
+             [glance_store]\ndefault_backend = fast\n[fast]\nfilesystem_store_datadir = /i\n\
+             [web]\nstore_description = mirrors\n[cors]\nallowed_origin = https://a,https://b\n\
+             allow_credentials = false\nmax_age = 7\nallow_methods = GET\n\
+             allow_headers = X-A\nexpose_headers = X-B\n\
+             [image_import_opts]\nimage_import_plugins = ['image_decompression', \
+             'inject_image_metadata']\nmax_parallel_stores = 3\n\
+             [inject_metadata_properties]\nignore_user_roles = admin,operator\n\
+             inject = os:linux, 'url':http://x\n[healthcheck]\n\
+             disable_by_file_path = /etc/glance/down\n\
+             [glance_download_properties]\nextra_properties = os_, hw_\n",
+        );
+        assert!(notes.is_empty(), "{notes:?}");
+        assert!(config.delete.delayed);
+        assert_eq!(config.delete.scrub_after, 60);
+        let import = config.import;
+        assert!(import.decompress && !import.do_secure_hash);
+        assert_eq!(import.output_format, None);
+        assert_eq!(import.inject["os"], "linux");
+        assert_eq!(import.inject["url"], "http://x");
+        assert_eq!(import.inject_ignore_roles, ["admin", "operator"]);
+        assert_eq!(import.parallel_stores, 3);
+        assert_eq!(import.glance_properties, ["os_", "hw_"]);
+        assert_eq!(config.stores[1].kind, StoreKind::Http);
+        assert_eq!(config.stores[1].description.as_deref(), Some("mirrors"));
+        let cors = config.cors;
+        assert_eq!(cors.allowed_origins, ["https://a", "https://b"]);
+        assert_eq!((cors.allow_credentials, cors.max_age), (false, 7));
+        assert_eq!(cors.allow_methods, ["GET"]);
+        assert_eq!(cors.allow_headers, ["X-A"]);
+        assert_eq!(cors.expose_headers, ["X-B"]);
+        let file = config.api.healthcheck_disable_file.unwrap();
+        assert_eq!(file, std::path::Path::new("/etc/glance/down"));
+    }
+
+    #[test]
+    fn what_is_lost_in_part_is_named() {
+        let (_, notes) = carried(
+            "enabled_backends = ceph:rbd\n[paste_deploy]\nflavor = keystone+cachemanagement\n\
+             config_file = /etc/glance/paste.ini\n[glance_store]\ndefault_backend = ceph\n\
+             stores = file,http,swift\ndefault_store = swift\n\
+             filesystem_store_datadir = $state_path/images\n[cors.horizon]\nmax_age = 7\n\
+             [image_conversion]\noutput_format = raw\n[inject_metadata_properties]\ninject = a\n",
+        );
+        for (option, word) in [
+            ("[DEFAULT] enabled_backends", "ceph"),
+            ("[paste_deploy] flavor", "cachemanagement"),
+            ("[paste_deploy] config_file", "not carried"),
+            ("[glance_store] default_backend", "ceph"),
+            ("[glance_store] stores", "swift"),
+            ("[glance_store] default_store", "swift"),
+            ("[glance_store] filesystem_store_datadir", "$"),
+            ("[cors.horizon] max_age", "not carried"),
+            ("[image_conversion] output_format", "not carried"),
+            ("[inject_metadata_properties] inject", "not carried"),
+        ] {
+            let told = |n: &String| n.starts_with(option) && n.contains(word);
+            assert!(notes.iter().any(told), "{option}: {notes:?}");
+        }
+        assert_eq!(notes.len(), 10, "{notes:?}");
     }
 
     #[test]
