@@ -55,11 +55,20 @@ pub(super) fn talk(line: impl fmt::Display) {
 /// Reports an error with all its causes.
 pub(super) fn complain(error: &anyhow::Error) {
     let paint = Paint::for_stream(&io::stderr());
-    talk(format_args!(
-        "{} {}",
-        paint.bad("error:"),
-        Plain(&format!("{error:#}"))
-    ));
+    let said = format!("{error:#}");
+    talk(format_args!("{} {}", paint.bad("error:"), Lines(&said)));
+}
+
+/// [`Plain`], a line each. Lines but the first are indented, so that none passes for a message of
+/// its own.
+struct Lines<'a>(&'a str);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = self.0.lines();
+        write!(f, "{}", Plain(lines.next().unwrap_or_default()))?;
+        lines.try_for_each(|line| write!(f, "\n  {}", Plain(line)))
+    }
 }
 
 /// Text from outside, made harmless to a terminal: control characters are spelt out.
@@ -151,6 +160,12 @@ mod tests {
     fn control_characters_never_reach_the_terminal() {
         let text = Plain("a\x1b[2Jb\n\u{202e}ö").to_string();
         assert_eq!(text, r"a\u{1b}[2Jb\u{a}\u{202e}ö");
+    }
+
+    #[test]
+    fn several_faults_are_a_line_each() {
+        let text = Lines("a.b is 0\nc\x1b is 1").to_string();
+        assert_eq!(text, "a.b is 0\n  c\\u{1b} is 1");
     }
 
     #[test]
