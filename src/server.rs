@@ -8,14 +8,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::policy;
 use crate::catalog::glance::Glance;
 use crate::catalog::{Catalog, Version, images, purge};
-use crate::config::{Config, Faults};
+use crate::config::{CatalogPlace, Config, Faults};
 use crate::domain::{ImageId, Timestamp};
 use crate::fetch::Fetcher;
 use crate::glance::{self, Report};
@@ -215,12 +215,23 @@ pub async fn db_sync(place: &Place) -> anyhow::Result<i64> {
     Ok(catalog.version().await?.newest)
 }
 
-/// Where the schema stands.
+/// Where the schema stands. Nothing is made by looking.
 ///
 /// # Errors
-/// When the catalog cannot be opened.
+/// When there is no catalog, or it cannot be opened.
 pub async fn db_version(place: &Place) -> anyhow::Result<Version> {
-    Ok(open_catalog(place).await?.version().await?)
+    let config = place.config()?;
+    config.validate()?;
+    if let Some(CatalogPlace::Embedded(path)) = config.catalog.place(&config.data_dir) {
+        let is_there = path.try_exists();
+        let is_there = is_there.with_context(|| format!("looking for {}", path.display()))?;
+        ensure!(
+            is_there,
+            "there is no catalog {} yet: glint db sync makes it",
+            path.display()
+        );
+    }
+    Ok(service::open_catalog(&config).await?.version().await?)
 }
 
 /// Takes back the deletion of an image whose data is still there; answers whether it was. The

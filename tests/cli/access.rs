@@ -196,3 +196,21 @@ fn what_is_no_rule_is_wrong_usage() {
         assert!(err.contains(reason), "{args:?}: {err}");
     }
 }
+
+#[test]
+fn looking_for_a_catalog_makes_none() {
+    let room = Room::new();
+    for verb in ["check", "version"] {
+        let (code, out, err) = room.glint(&["db", verb, "--data", "data"]);
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        assert!(
+            err.contains("data/glint.db yet: glint db sync"),
+            "{err}"
+        );
+        assert!(!room.path().join("data").exists());
+    }
+    let (code, _, err) = room.glint(&["db", "sync", "--data", "data"]);
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = room.glint(&["db", "check", "--data", "data"]);
+    assert_eq!(code, 0, "{err}");
+}
