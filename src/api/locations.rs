@@ -35,8 +35,8 @@ pub(super) enum Step {
     Add(Box<Addition>),
     /// All of them at once.
     Replace(Vec<Addition>),
-    /// The one at this place.
-    Remove(usize),
+    /// The one at this place, or the last.
+    Remove(Option<usize>),
 }
 
 /// A location a store has answered for.
@@ -76,12 +76,10 @@ pub(super) async fn prepare(svc: &Service, change: &Change) -> Result<Step, Fail
             "It's not allowed to update locations if locations are invisible.",
         ));
     }
-    let at = change.at.as_deref().unwrap_or("-");
+    let at = change.at.as_deref().filter(|at| *at != "-");
+    let at = at.map(place).transpose()?;
     match &change.op {
         Op::Add(value) => {
-            if at != "-" {
-                place(at)?;
-            }
             let addition = look_at(svc, value).await?;
             Ok(Step::Add(Box::new(addition)))
         }
@@ -93,7 +91,7 @@ pub(super) async fn prepare(svc: &Service, change: &Change) -> Result<Step, Fail
             Ok(Step::Replace(additions))
         }
         Op::Replace(_) => Err(Failure::bad("Invalid locations: a list is expected")),
-        Op::Remove => Ok(Step::Remove(place(at)?)),
+        Op::Remove => Ok(Step::Remove(at)),
     }
 }
 
@@ -279,11 +277,9 @@ fn add(
         believe(image, validation)?;
     }
     if let Ok(active) = image.status.apply(Event::LocationAdded) {
-        if image.disk_format.is_none() || image.container_format.is_none() {
-            return Err(Failure::bad(
-                "Properties disk_format, container_format must be set prior to saving data.",
-            ));
-        }
+        image
+            .has_formats()
+            .map_err(|unset| Failure::bad(unset.to_string()))?;
         image.status = active;
         image.size = Some(given.size);
     }
@@ -324,20 +320,20 @@ fn believe(image: &mut Image, said: Validation) -> Result<(), Failure> {
 fn remove(
     svc: &Service,
     image: &mut Image,
-    at: usize,
+    at: Option<usize>,
     outcome: &mut Outcome,
 ) -> Result<(), Failure> {
     if image.locations.len() == 1 {
         return Err(forbidden("Cannot remove last location in the image."));
     }
     // Places are those that clients see.
-    let id = match svc.stores.by_weight(&image.locations).get(at) {
-        Some(location) => location.id.clone(),
-        None => {
-            return Err(Failure::bad(format!(
-                "Invalid position for locations: {at}"
-            )));
-        }
+    let seen = svc.stores.by_weight(&image.locations);
+    let found = match at {
+        Some(at) => seen.get(at),
+        None => seen.last(),
+    };
+    let Some(id) = found.map(|location| location.id.clone()) else {
+        return Err(Failure::bad("Invalid position for removing a location."));
     };
     image.locations.retain(|l| l.id != id);
     match outcome.added.iter().position(|l| l.id == id) {

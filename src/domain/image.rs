@@ -141,7 +141,42 @@ pub struct Image {
     pub updated_at: Timestamp,
 }
 
+/// Formats of an image that must be set before it has data, by their names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FormatsUnset(Vec<&'static str>);
+
+impl fmt::Display for FormatsUnset {
+    /// In Glance's words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let noun = match self.0.as_slice() {
+            [_] => "Property",
+            _ => "Properties",
+        };
+        let names = self.0.join(", ");
+        write!(f, "{noun} {names} must be set prior to saving data.")
+    }
+}
+
+impl std::error::Error for FormatsUnset {}
+
 impl Image {
+    /// Whether the image says what its data will be.
+    ///
+    /// # Errors
+    /// What it does not say.
+    pub fn has_formats(&self) -> Result<(), FormatsUnset> {
+        let formats = [
+            ("disk_format", &self.disk_format),
+            ("container_format", &self.container_format),
+        ];
+        let unset = formats.into_iter().filter(|(_, set)| set.is_none());
+        let unset: Vec<_> = unset.map(|(name, _)| name).collect();
+        match unset.is_empty() {
+            true => Ok(()),
+            false => Err(FormatsUnset(unset)),
+        }
+    }
+
     /// A queued image without data.
     #[must_use]
     pub fn new(id: ImageId, owner: Option<String>, now: Timestamp) -> Self {

@@ -16,7 +16,7 @@ pub mod timestamp;
 
 pub use expected::{Expected, Measured};
 pub use hash::{HashAlgo, Hashes};
-pub use image::{Image, ImageId, Visibility};
+pub use image::{FormatsUnset, Image, ImageId, Visibility};
 pub use location::{Location, LocationState};
 pub use member::{Member, MemberStatus};
 pub use resumable::{Part, Resumable};

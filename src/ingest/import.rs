@@ -105,7 +105,7 @@ pub(super) async fn accept(
             begin(tx, image, Event::ImportFetched).await?
         }
         // Its formats come with it.
-        Source::Glance { .. } => begin_with(tx, image, Event::ImportFetched, |_| true).await?,
+        Source::Glance { .. } => begin_with(tx, image, Event::ImportFetched, |_| Ok(())).await?,
         Source::Copy => {
             let found = images::find(tx, image).await?.ok_or(Error::Gone)?;
             if found.status != Status::Active {
@@ -216,9 +216,7 @@ pub async fn locate(
             found.status
         )));
     }
-    if !has_formats(&found) {
-        return Err(Error::FormatsUnset);
-    }
+    found.has_formats()?;
     // What is verified first is importing meanwhile.
     let verifies = svc.config.import.do_secure_hash && digest.is_some();
     let begun = if verifies {
@@ -238,11 +236,6 @@ pub async fn locate(
     tx.commit().await?;
     svc.wake.notify_one();
     Ok(())
-}
-
-/// Whether an image says what its data will be.
-pub(super) fn has_formats(image: &Image) -> bool {
-    image.disk_format.is_some() && image.container_format.is_some()
 }
 
 /// Gives the image to the task, unless another one that is alive has it. A task that is gone, has

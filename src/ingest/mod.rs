@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog;
-use crate::domain::{Illegal, Image};
+use crate::domain::{FormatsUnset, Illegal, Image};
 use crate::quota;
 use crate::service::Service;
 use crate::stores;
@@ -66,8 +66,8 @@ pub enum Error {
     #[error("store {0} is read-only")]
     ReadOnlyStore(String),
     /// Disk and container format must be set first.
-    #[error("disk_format and container_format are not both set")]
-    FormatsUnset,
+    #[error(transparent)]
+    FormatsUnset(#[from] FormatsUnset),
     /// More or fewer bytes came than announced.
     #[error("expected {expected} bytes, got {got}")]
     SizeMismatch {

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::import::{ImportRequest, Urgency, accept};
 use super::intake::{self, Expect};
 use super::lease::{Kept, Lease};
-use super::upload::{Announced, Look, PutBack, back_to_queued, begin, describe, gone};
+use super::upload::{Announced, Look, PutBack, back_to_queued, begin_with, describe, gone};
 use super::{Body, Error, Staging, content, verdict};
 use crate::auth::Context;
 use crate::catalog::staged::{self, Staged};
@@ -95,7 +95,12 @@ async fn put(
     then: Option<(ImportRequest, Context)>,
 ) -> Result<Option<String>, Error> {
     let mut tx = svc.catalog.write().await?;
-    let image = begin(&mut tx, image, Event::StageStarted).await?;
+    // As in Glance the formats of what is staged may still be unset: its import asks for them.
+    let ready = match then {
+        Some(_) => Image::has_formats,
+        None => |_: &Image| Ok(()),
+    };
+    let image = begin_with(&mut tx, image, Event::StageStarted, ready).await?;
     let mut allowance = None;
     if then.is_some() {
         // What is staged on the way to a store counts as an upload does.

@@ -7,13 +7,13 @@ use formats::container::Context;
 use formats::inspect::{Inspection, Stream};
 use tracing::Instrument;
 
-use super::import::has_formats;
 use super::intake::{self, Expect};
 use super::lease::{Kept, Lease};
 use super::{Body, Error, content, verdict};
 use crate::catalog::{self, Tx, images, locations, outbox};
 use crate::domain::{
-    Event, Expected, HashAlgo, Hashes, Image, ImageId, Location, Measured, Status, Timestamp,
+    Event, Expected, FormatsUnset, HashAlgo, Hashes, Image, ImageId, Location, Measured, Status,
+    Timestamp,
 };
 use crate::notify::{Priority, payload};
 use crate::quota::Allowance;
@@ -326,7 +326,7 @@ pub(super) async fn back_to_queued(
 
 /// Moves the image on as it is now, not as it was looked up: what was changed since stays.
 pub(super) async fn begin(tx: &mut Tx, id: &ImageId, event: Event) -> Result<Image, Error> {
-    begin_with(tx, id, event, has_formats).await
+    begin_with(tx, id, event, Image::has_formats).await
 }
 
 /// The same, for an image that is `ready`.
@@ -334,13 +334,11 @@ pub(super) async fn begin_with(
     tx: &mut Tx,
     id: &ImageId,
     event: Event,
-    ready: fn(&Image) -> bool,
+    ready: fn(&Image) -> Result<(), FormatsUnset>,
 ) -> Result<Image, Error> {
     let image = images::find(tx, id).await?.ok_or(Error::Gone)?;
     let next = image.status.apply(event)?;
-    if !ready(&image) {
-        return Err(Error::FormatsUnset);
-    }
+    ready(&image)?;
     Ok(images::change(tx, id, image.status, |image| image.status = next).await?)
 }
 

@@ -495,6 +495,11 @@ async fn locations_are_patched_where_they_are_shown() {
         403,
         "the last one"
     );
+    assert_eq!(status(add(at("tiny.raw"))).await, 200);
+    let last = json!([{"op": "remove", "path": "/locations/-"}]);
+    let left = patch(&h, ADMIN, &id, last).await.json();
+    assert_eq!(left["locations"].as_array().unwrap().len(), 1);
+    assert_eq!(left["locations"][0]["url"], h.web.url("plain.raw"));
     assert!(h.get(STRANGER, &image).await.status == 404);
 }
 

@@ -78,3 +78,63 @@ async fn nul_is_no_text_in_any_database() {
         assert_eq!(patched, 400, "{change}");
     }
 }
+
+#[tokio::test]
+async fn a_number_without_a_fraction_is_whole_however_it_is_written() {
+    let h = House::build().await;
+    for (text, status, want) in [
+        ("1.0", 201, json!(1)),
+        ("1e3", 201, json!(1000)),
+        ("2147483647.0", 201, json!(i32::MAX)),
+        ("1.5", 400, Value::Null),
+        ("-1.0", 400, Value::Null),
+        ("1e10", 400, Value::Null),
+    ] {
+        let body = format!("{{\"min_ram\": {text}}}").into_bytes();
+        let reply = h.send(MEMBER, "POST", "/v2/images", &[], Some(body)).await;
+        assert_eq!(reply.status, status, "{text}");
+        if status == 201 {
+            assert_eq!(reply.json()["min_ram"], want, "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn formats_are_named_that_are_missing_before_data_and_may_be_when_it_is_staged() {
+    let h = House::with(|config| config.api.show_multiple_locations = true).await;
+    let both = "Properties disk_format, container_format must be set prior to saving data.";
+    let one = "Property container_format must be set prior to saving data.";
+    for (body, says) in [
+        (json!({}), both),
+        (json!({"disk_format": "raw"}), one),
+        (
+            json!({"container_format": "bare"}),
+            "Property disk_format must be set prior to saving data.",
+        ),
+    ] {
+        let id = h.create(MEMBER, &body).await;
+        let reply = h.upload(MEMBER, &id, b"data").await;
+        assert_eq!(reply.status, 400);
+        assert!(reply.text().contains(says), "{}", reply.text());
+        let place = json!({"url": h.web.url("tiny.raw"), "metadata": {}});
+        let add = json!([{"op": "add", "path": "/locations/-", "value": place}]);
+        let add = Some(add.to_string().into_bytes());
+        let image = format!("/v2/images/{id}");
+        let reply = h.send(MEMBER, "PATCH", &image, &[V21], add).await;
+        assert_eq!(reply.status, 400);
+        assert!(reply.text().contains(says), "{}", reply.text());
+
+        let octets = [("Content-Type", "application/octet-stream")];
+        let stage = format!("{image}/stage");
+        let data = Some(b"data".to_vec());
+        let staged = h.send(MEMBER, "PUT", &stage, &octets, data).await;
+        assert_eq!(staged.status, 204);
+        let import = json!({"method": {"name": "glance-direct"}});
+        let import = Some(import.to_string().into_bytes());
+        let reply = h
+            .send(MEMBER, "POST", &format!("{image}/import"), &[], import)
+            .await;
+        assert_eq!(reply.status, 409, "{}", reply.text());
+        assert!(reply.text().contains("needs to be set before import"));
+    }
+}

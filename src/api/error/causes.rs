@@ -81,9 +81,7 @@ impl From<ingest::Error> for Failure {
                 StatusCode::GONE,
                 format!("Nothing can be added to store {store}."),
             ),
-            E::FormatsUnset => Self::bad(
-                "Properties disk_format, container_format must be set prior to saving data.",
-            ),
+            E::FormatsUnset(unset) => Self::bad(unset.to_string()),
             E::SizeMismatch { expected, got } => {
                 let how = if got > expected {
                     "exceeds"

@@ -22,7 +22,6 @@ use futures_util::{StreamExt, stream};
 pub use receive::{Checksum, receive};
 pub use turns::Turn;
 
-use super::import::has_formats;
 use super::{Body, Staging};
 use crate::catalog::{self, images, resumables};
 use crate::domain::{Event, Expected, Image, Part, Resumable, Timestamp};
@@ -181,9 +180,7 @@ pub async fn create(svc: &Service, image: &Image, wish: Wish) -> Result<Resumabl
     let image = image.ok_or(super::Error::Gone)?;
     let begun = image.status.apply(Event::UploadStarted);
     begun.map_err(super::Error::from)?;
-    if !has_formats(&image) {
-        return Err(super::Error::FormatsUnset.into());
-    }
+    image.has_formats().map_err(super::Error::from)?;
     if resumables::count(&mut tx, &image.id).await? >= MAX_UPLOADS {
         return Err(Error::TooMany);
     }
