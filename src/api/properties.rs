@@ -269,7 +269,7 @@ fn only_queued(image: &Image, name: &str) -> Result<(), Failure> {
 /// A number that a signed 32-bit column holds, and not negative.
 fn minimum(name: &str, value: &Value) -> Result<i64, Failure> {
     let max = i64::from(i32::MAX);
-    match value.as_i64() {
+    match integer(value) {
         Some(n) if n < 0 => Err(Failure::bad(format!(
             "Invalid value '{n}' for parameter '{name}': Cannot be a negative value"
         ))),
@@ -278,6 +278,17 @@ fn minimum(name: &str, value: &Value) -> Result<i64, Failure> {
             "'{name}' value out of range, must not exceed {max}."
         ))),
     }
+}
+
+/// A number without a fraction, however it is written: 2, 2.0 or 2e0.
+fn integer(value: &Value) -> Option<i64> {
+    // Exact, where it is at all: 64 bits hold 2^63 and more in other ways.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "saturates, and is bounded then"
+    )]
+    let whole = |n: f64| (n.fract() == 0.0).then_some(n as i64);
+    value.as_i64().or_else(|| value.as_f64().and_then(whole))
 }
 
 /// Whether there are characters outside the basic plane: four bytes in UTF-8, which not every

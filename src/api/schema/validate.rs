@@ -195,7 +195,8 @@ fn is_of_type(wanted: &Value, value: &Value) -> bool {
         "null" => value.is_null(),
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
-        "integer" => value.is_i64() || value.is_u64(),
+        // Of any spelling: 1.0 is one, as `jsonschema` has it.
+        "integer" => value.as_f64().is_some_and(|n| n.fract() == 0.0),
         "number" => value.is_number(),
         "array" => value.is_array(),
         "object" => value.is_object(),
@@ -251,6 +252,9 @@ mod tests {
 
     #[test]
     fn numbers_are_whole_and_booleans_are_none() {
+        for good in [json!(1), json!(1.0), json!(1e3), json!(u64::MAX)] {
+            assert_eq!(fault(&json!({"min_ram": good})), None);
+        }
         for bad in [json!(1.5), json!(true), json!("1"), json!(null)] {
             assert!(fault(&json!({"min_ram": bad})).is_some(), "{bad}");
         }
