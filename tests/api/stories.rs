@@ -588,6 +588,14 @@ async fn protected_properties_are_for_some_roles() {
     let seen = h.get(MEMBER, &target).await.json();
     assert!(seen.get("x_bill").is_none() && seen["y_once"] == "1");
     assert_eq!(h.get(ADMIN, &target).await.json()["x_bill"], "1");
+    for (who, query, found) in [
+        (MEMBER, "x_bill=1", 0),
+        (MEMBER, "y_once=1", 1),
+        (ADMIN, "x_bill=1", 1),
+    ] {
+        let list = h.get(who, &format!("/v2/images?{query}")).await.json();
+        assert_eq!(list["images"].as_array().unwrap().len(), found, "{query}");
+    }
     for (op, path, status) in [
         ("replace", "/x_bill", 409),
         ("add", "/x_bill", 403),

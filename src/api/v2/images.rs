@@ -15,8 +15,9 @@ use crate::api::json::Json;
 use crate::api::patch::{self, Dialect};
 use crate::api::wire::{ImageList, ImageView, own_url};
 use crate::api::{locations, properties, query, schema};
+use crate::auth::protections::Act;
 use crate::auth::{Context, policy};
-use crate::catalog::{self, ListQuery, Viewer, images, locations as rows};
+use crate::catalog::{self, Filter, ListQuery, Viewer, images, locations as rows};
 use crate::domain::{Image, ImageId, Timestamp};
 use crate::ingest;
 use crate::quota::Step;
@@ -131,6 +132,13 @@ pub(in crate::api) async fn list(
         }
         None => None,
     };
+    // A property that the caller may not read has no value to be guessed.
+    let readable = |filter: &Filter| match filter {
+        Filter::Property(name, _) if !svc.protections.allows(Act::Read, name, &ctx) => {
+            Filter::Nothing
+        }
+        filter => filter.clone(),
+    };
     let question = ListQuery {
         viewer: Viewer {
             project: ctx.project.clone(),
@@ -139,7 +147,7 @@ pub(in crate::api) async fn list(
         visibility: listing.visibility,
         members: listing.members,
         hidden: listing.hidden,
-        filters: listing.filters.clone(),
+        filters: listing.filters.iter().map(readable).collect(),
         sort: listing.sort.clone(),
         marker,
         limit: listing.limit,
