@@ -284,13 +284,13 @@ pub async fn db_purge(
 /// When a database or a store cannot be opened or fails; what was moved until then stays.
 pub async fn db_import_glance(place: &Place, url: &str, dry_run: bool) -> anyhow::Result<Report> {
     let config = place.config()?;
+    let theirs = Glance::open(url)
+        .await
+        .context("opening Glance's database")?;
     let catalog = open_catalog(place).await?;
     catalog.sync().await?;
     let fetcher = Fetcher::new(&config.fetch);
     let stores = Stores::open(&config.stores, &fetcher).context("opening the stores")?;
-    let theirs = Glance::open(url)
-        .await
-        .context("opening Glance's database")?;
     glance::move_from(&theirs, &catalog, &stores, dry_run).await
 }
 

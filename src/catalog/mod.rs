@@ -56,6 +56,9 @@ pub enum Error {
     /// The migrations could not be applied.
     #[error("the catalog's schema cannot be brought up to date")]
     Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The database to move from is somebody else's.
+    #[error("this is no database of Glance's, of its release Rocky or later")]
+    NotGlance(#[source] sqlx::Error),
     /// Any other failure of the database.
     #[error("the catalog failed")]
     Sql(#[source] sqlx::Error),

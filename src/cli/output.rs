@@ -55,8 +55,23 @@ pub(super) fn talk(line: impl fmt::Display) {
 /// Reports an error with all its causes.
 pub(super) fn complain(error: &anyhow::Error) {
     let paint = Paint::for_stream(&io::stderr());
-    let said = format!("{error:#}");
-    talk(format_args!("{} {}", paint.bad("error:"), Lines(&said)));
+    talk(format_args!(
+        "{} {}",
+        paint.bad("error:"),
+        Lines(&story(error))
+    ));
+}
+
+/// An error and its causes, but for those that the one before them told already.
+fn story(error: &anyhow::Error) -> String {
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !said.ends_with(&cause) {
+            said.push_str(": ");
+            said.push_str(&cause);
+        }
+    }
+    said
 }
 
 /// [`Plain`], a line each. Lines but the first are indented, so that none passes for a message of
@@ -160,6 +175,14 @@ mod tests {
     fn control_characters_never_reach_the_terminal() {
         let text = Plain("a\x1b[2Jb\n\u{202e}ö").to_string();
         assert_eq!(text, r"a\u{1b}[2Jb\u{a}\u{202e}ö");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("no such file")
+            .context("reading: no such file")
+            .context("starting");
+        assert_eq!(story(&error), "starting: reading: no such file");
     }
 
     #[test]

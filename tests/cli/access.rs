@@ -203,14 +203,26 @@ fn looking_for_a_catalog_makes_none() {
     for verb in ["check", "version"] {
         let (code, out, err) = room.glint(&["db", verb, "--data", "data"]);
         assert_eq!((code, out.as_str()), (2, ""), "{err}");
-        assert!(
-            err.contains("data/glint.db yet: glint db sync"),
-            "{err}"
-        );
+        assert!(err.contains("data/glint.db yet: glint db sync"), "{err}");
         assert!(!room.path().join("data").exists());
     }
     let (code, _, err) = room.glint(&["db", "sync", "--data", "data"]);
     assert_eq!(code, 0, "{err}");
     let (code, _, err) = room.glint(&["db", "check", "--data", "data"]);
     assert_eq!(code, 0, "{err}");
+}
+
+#[test]
+fn what_is_no_database_of_glances_is_said_to_be_none() {
+    let room = Room::new();
+    let (code, _, err) = room.glint(&["db", "sync", "--data", "ours"]);
+    assert_eq!(code, 0, "{err}");
+    let import = |url| room.glint(&["db", "import-glance", url, "--data", "new"]);
+    let (code, _, err) = import("sqlite:ours/glint.db");
+    assert_eq!(code, 2);
+    assert!(err.contains("this is no database of Glance's"), "{err}");
+    let (code, _, err) = import("sqlite:absent.db");
+    assert_eq!(code, 2);
+    assert_eq!(err.matches("code: 14").count(), 1, "{err}");
+    assert!(!room.path().join("new").exists());
 }

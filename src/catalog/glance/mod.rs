@@ -6,7 +6,7 @@ pub mod metadefs;
 use std::collections::{BTreeMap, HashMap};
 
 use super::conn::{Arg, Row, args, marks};
-use super::{Catalog, Result, Tx};
+use super::{Catalog, Error, Result, Tx};
 use crate::domain::{Hashes, Image, ImageId, MemberStatus, Status, Timestamp, Visibility};
 
 const TABLE: &str = "images";
@@ -34,9 +34,15 @@ impl Glance {
     /// own configuration.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When it cannot be opened; `NotGlance` when it is none.
     pub async fn open(url: &str) -> Result<Self> {
-        Ok(Self(Catalog::open_foreign(url).await?))
+        let glance = Self(Catalog::open_foreign(url).await?);
+        let mut tx = glance.read().await?;
+        match images(&mut tx, "", 1).await {
+            Err(Error::Sql(e)) => Err(Error::NotGlance(e)),
+            Err(Error::Corrupt { .. }) | Ok(_) => Ok(glance),
+            Err(e) => Err(e),
+        }
     }
 
     /// A view of one moment, for all that follows.
