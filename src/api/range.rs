@@ -14,7 +14,9 @@ pub(super) enum Refused {
     Unsatisfiable(String),
 }
 
-/// The bytes asked for, of an image of `size` bytes; `None` when the whole of it is.
+/// The bytes asked for, of an image of `size` bytes; `None` when the whole of it is. That is so too
+/// under a condition, `If-Range`: answers carry no validator, so none that a client has can match
+/// (RFC 9110 13.1.5).
 ///
 /// # Errors
 /// [`Refused`]
@@ -23,6 +25,7 @@ pub(super) fn requested(headers: &HeaderMap, size: u64) -> Result<Option<Range<u
         headers.get(header::RANGE),
         headers.get(header::CONTENT_RANGE),
     ) {
+        (Some(_), _) if headers.contains_key(header::IF_RANGE) => return Ok(None),
         (Some(range), _) => ("Range", range, parse_range),
         (None, Some(range)) => ("Content-Range", range, parse_content_range),
         (None, None) => return Ok(None),
@@ -118,6 +121,14 @@ mod tests {
         }
         assert_eq!(range("content-range", "bytes 2-5/17", 17), Ok(Some(2..6)));
         assert_eq!(range("content-range", "bytes 2-5/*", 17), Ok(Some(2..6)));
+    }
+
+    #[test]
+    fn a_range_of_something_else_is_none() {
+        let mut headers = HeaderMap::new();
+        headers.insert("range", "bytes=2-5".parse().unwrap());
+        headers.insert("if-range", "\"other\"".parse().unwrap());
+        assert_eq!(requested(&headers, 17), Ok(None));
     }
 
     #[test]
