@@ -75,7 +75,10 @@ pub(super) async fn negotiate(
     let path = req.uri().path();
     match path {
         "/healthcheck" | "/openapi.json" => return next.run(req).await,
-        "/versions" | "/versions/" => return page(&svc, req.headers(), StatusCode::OK),
+        // And whatever is below it, as in the reference.
+        _ if path == "/versions" || path.starts_with("/versions/") => {
+            return page(&svc, req.headers(), StatusCode::OK);
+        }
         _ => {}
     }
     let by_media_type = req

@@ -138,3 +138,37 @@ async fn formats_are_named_that_are_missing_before_data_and_may_be_when_it_is_st
         assert!(reply.text().contains("needs to be set before import"));
     }
 }
+
+#[tokio::test]
+async fn metadata_definitions_have_names_of_the_basic_plane_and_lists_of_sound_parameters() {
+    let h = House::build().await;
+    let namespaces = "/v2/metadefs/namespaces";
+    let astral = "\u{1f600}";
+    let body = json!({"namespace": astral});
+    assert_eq!(status(&h, "POST", namespaces, Some(body)).await, 400);
+    let body = json!({"namespace": "n", "objects": [{"name": astral}]});
+    assert_eq!(status(&h, "POST", namespaces, Some(body)).await, 400);
+    let body = json!({"namespace": "n", "objects": [{"name": "a"}, {"name": "b"}]});
+    assert_eq!(status(&h, "POST", namespaces, Some(body)).await, 201);
+    let tag = format!("{namespaces}/n/tags/%F0%9F%98%80");
+    assert_eq!(status(&h, "POST", &tag, None).await, 400);
+    let objects = format!("{namespaces}/n/objects");
+    for bad in ["limit=x", "limit=-1", "sort_dir=up"] {
+        let target = format!("{objects}?{bad}");
+        assert_eq!(status(&h, "GET", &target, None).await, 400, "{bad}");
+    }
+    let all = h
+        .get(ADMIN, &format!("{objects}?limit=1&sort_dir=asc"))
+        .await;
+    assert_eq!(all.json()["objects"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn versions_are_listed_below_their_path_too() {
+    let h = House::build().await;
+    for (target, status) in [("/versions/x", 200), ("/versionsx", 300)] {
+        let reply = h.get(MEMBER, target).await;
+        assert_eq!(reply.status, status, "{target}");
+        assert!(reply.json()["versions"].is_array());
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
@@ -10,6 +10,7 @@ use super::{Kind, deleted, deleting, duplicate, parse, reading, writing};
 use crate::api::error::Failure;
 use crate::api::extract::{At, Document, NoBody};
 use crate::api::json::Json;
+use crate::api::query;
 use crate::api::schema;
 use crate::api::wire::metadef::{ObjectBody, ObjectList, ObjectView};
 use crate::auth::{Context, policy};
@@ -22,13 +23,25 @@ use crate::service::Service;
 const KIND: Kind = Kind("object");
 const READ_ONLY: [&str; 4] = ["self", "schema", "created_at", "updated_at"];
 
-/// `GET /v2/metadefs/namespaces/{namespace}/objects`
+/// `GET /v2/metadefs/namespaces/{namespace}/objects`: always all of them. The reference judges the
+/// parameters of a page and pages nothing, and its answer has no link to a next one.
 pub(in crate::api) async fn list(
     State(svc): State<Arc<Service>>,
     ctx: Context,
     At(namespace): At<String>,
+    RawQuery(query): RawQuery,
     _: NoBody,
 ) -> Result<Response, Failure> {
+    for (name, value) in
+        query::pairs(&query.unwrap_or_default()).ok_or_else(Failure::undecodable)?
+    {
+        let judged = match name.as_str() {
+            "limit" => query::limit(&value).map(|_| ()),
+            "sort_dir" => query::direction(&value).map(|_| ()),
+            _ => Ok(()),
+        };
+        judged.map_err(Failure::bad)?;
+    }
     let (mut tx, of) = reading(&svc, &ctx, &namespace, policy::get_metadef_objects).await?;
     let objects = rows::list(&mut tx, of).await?;
     Ok(Json(ObjectList {

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::api::properties::has_astral;
 use crate::domain::metadef::{Association, Contents, Namespace, Object, Property, Tag};
 use crate::domain::{Timestamp, Visibility};
 
@@ -194,6 +195,9 @@ fn bounded(text: String) -> Result<String, String> {
         return Err(format!(
             "A name is at most {MAX_NAME} characters long: {text}"
         ));
+    }
+    if has_astral(&text) {
+        return Err("Name can't contain 4 byte unicode characters.".into());
     }
     Ok(text)
 }
