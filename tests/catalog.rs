@@ -34,6 +34,7 @@ on_every_database!(
     staging_is_seen_when_it_is_complete,
     syncing_again_changes_nothing,
     text_is_compared_by_its_bytes,
+    nul_is_stored_or_refused_as_no_text,
     a_job_is_left_to_its_host,
     projects_take_turns,
     a_batch_keeps_to_its_concurrency,
@@ -548,6 +549,22 @@ async fn text_is_compared_by_its_bytes(s: Scratch) {
     let found = list(&s.catalog, &sorted).await;
     let found: Vec<_> = found.iter().filter_map(|i| i.name.as_deref()).collect();
     assert_eq!(found, names);
+}
+
+/// The API refuses it before; should it come another way, the fault is not the database's.
+async fn nul_is_stored_or_refused_as_no_text(s: Scratch) {
+    let image = Image {
+        name: Some("a\0b".into()),
+        ..Image::new(ImageId::random(), None, Timestamp::now())
+    };
+    let mut tx = s.catalog.write().await.unwrap();
+    match images::insert(&mut tx, &image).await {
+        Ok(()) => {
+            let found = images::find(&mut tx, &image.id).await.unwrap();
+            assert_eq!(found.unwrap().name, image.name);
+        }
+        Err(e) => assert!(matches!(e, Error::Unstorable(_)), "{e:?}"),
+    }
 }
 
 async fn projects_take_turns(s: Scratch) {
