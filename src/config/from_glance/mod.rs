@@ -286,7 +286,7 @@ amqp_durable_queues = true
              'inject_image_metadata']\nmax_parallel_stores = 3\n\
              [inject_metadata_properties]\nignore_user_roles = admin,operator\n\
              inject = os:linux, 'url':http://x\n[healthcheck]\n\
-             disable_by_file_path = /etc/glance/down\n\
+             backends = disable_by_file\ndisable_by_file_path = /etc/glance/down\n\
              [glance_download_properties]\nextra_properties = os_, hw_\n",
         );
         assert!(notes.is_empty(), "{notes:?}");

@@ -24,6 +24,13 @@ impl Work<'_> {
         }
         self.number("DEFAULT", "limit_param_default", &["api", "limit_default"]);
         self.number("DEFAULT", "api_limit_max", &["api", "limit_max"]);
+        let backends = self.take("healthcheck", "backends");
+        for backend in oslo::list(&backends.unwrap_or_default()) {
+            if backend != "disable_by_file" {
+                let why = format!("{backend} is not carried over");
+                self.note("healthcheck", "backends", &why);
+            }
+        }
         self.text(
             "healthcheck",
             "disable_by_file_path",
