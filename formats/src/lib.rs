@@ -12,7 +12,8 @@
 //! | parallels and ploop, bochs, dmg, qcow version 1 | yes | yes | |
 //! | luks 1, 2 | yes | with a passphrase | |
 //! | qed | yes, refused as an upload | yes | |
-//! | sparseimage, android-sparse, cloop, ewf, wim | yes, refused | | |
+//! | sparseimage, android-sparse, cloop, ewf, wim, aff, chd, ciso, partclone, vma, mds, nrg, raw CD sectors | yes, refused | | |
+//! | 7z, rar, cab, xar, ar (deb), rpm, zip of none or behind a program; compress, qpress, pbzx, lz4, lzop, lzip, lzma | yes, refused | | |
 //! | ova | yes | member by member | OVF 1.1, SHA-256 manifest, streamOptimized disks |
 //! | ovf | yes | where its files are granted | |
 //! | box (vagrant) | yes | disk by disk | |

@@ -64,6 +64,26 @@ formats! {
     AndroidSparse = "android-sparse",
     /// Windows imaging: an archive of files, not a disk.
     Wim = "wim",
+    /// Advanced Forensic Format.
+    Aff = "aff",
+    /// Compressed hunks of data, as MAME takes them.
+    Chd = "chd",
+    /// Compressed ISO (CISO, ZISO).
+    Ciso = "ciso",
+    /// Partclone: the used blocks of a file system.
+    Partclone = "partclone",
+    /// Proxmox backup of a machine.
+    Vma = "vma",
+    /// Alcohol 120%: the descriptor of a disc.
+    Mds = "mds",
+    /// Nero disc image.
+    Nrg = "nrg",
+    /// Raw sectors of a compact disc: with their synchronisation and checksums.
+    RawCd = "cd-sectors",
+    /// An archive of files by a format that is not read.
+    Archive = "archive",
+    /// A file compressed by a format that is not read.
+    Compressed = "compressed",
     /// ISO 9660 and UDF.
     Iso = "iso",
     /// Partition tables. An image holding one is reported as raw.
@@ -176,9 +196,21 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
         Format::Bochs => bochs::open(source, options),
         Format::Dmg => dmg::open(source, options),
         Format::Qed => qed::open(source, options),
-        Format::SparseImage | Format::Cloop | Format::Ewf | Format::AndroidSparse | Format::Wim => {
-            Err(Error::unsupported(format, "", "is recognised but not read"))
-        }
+        Format::SparseImage
+        | Format::Cloop
+        | Format::Ewf
+        | Format::AndroidSparse
+        | Format::Wim
+        | Format::Aff
+        | Format::Chd
+        | Format::Ciso
+        | Format::Partclone
+        | Format::Vma
+        | Format::Mds
+        | Format::Nrg
+        | Format::RawCd
+        | Format::Archive
+        | Format::Compressed => Err(Error::unsupported(format, "", "is recognised but not read")),
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use support::Corpus;
 
 /// Judges a file both ways, which must agree, and nothing may have gone by unseen.
-fn judged(file: &[u8]) -> Inspection {
+fn looked_at(file: &[u8]) -> Inspection {
     let limits = Limits::default();
     let found = inspect(&file.to_vec(), &limits).unwrap();
     for size in [file.len().max(1), 4109] {
@@ -26,12 +26,21 @@ fn judged(file: &[u8]) -> Inspection {
         assert_eq!(streamed.details, found.details, "chunks of {size}");
         assert_eq!(streamed.findings, found.findings, "chunks of {size}");
     }
-    assert_eq!(
-        (found.format, found.verdict()),
-        (Format::Raw, Verdict::Safe)
-    );
+    assert_eq!(found.format, Format::Raw);
     assert_eq!(found.virtual_size, Some(file.len() as u64));
     found
+}
+
+/// The same for a file that is fine.
+fn judged(file: &[u8]) -> Inspection {
+    let found = looked_at(file);
+    assert_eq!(found.verdict(), Verdict::Safe);
+    found
+}
+
+/// The rule by which a file is refused as a disk.
+fn refused(file: &[u8]) -> Option<&'static str> {
+    looked_at(file).unsafe_finding().map(|finding| finding.rule)
 }
 
 fn content(file: &[u8]) -> Value {
@@ -229,9 +238,16 @@ fn ramdisks_tell_their_compression() {
         expected["compression"] = name.into();
         assert_eq!(content(&packed), expected, "{name}");
     }
-    let lz4 = [&b"\x02\x21\x4c\x18"[..], &root].concat();
-    let expected = json!({"kind": "compressed", "type": "lz4", "compression": "lz4"});
-    assert_eq!(content(&lz4), expected);
+    // A block of 15 and 7 literals, as kernels have it and in a frame.
+    let block = [&[0xf0, 7][..], &root[..22]].concat();
+    let legacy = [&b"\x02\x21\x4c\x18\x18\0\0\0"[..], &block].concat();
+    let frame = [&b"\x04\x22\x4d\x18\x60\x40\x82\x18\0\0\0"[..], &block].concat();
+    for lz4 in [legacy, frame] {
+        let mut expected = plain.clone();
+        expected["compression"] = "lz4".into();
+        assert_eq!(content(&lz4), expected);
+        assert_eq!(refused(&lz4), None);
+    }
 
     // As a file it is described by what it holds.
     let packed = zstd::encode_all(&root[..], 3).unwrap();
@@ -239,6 +255,47 @@ fn ramdisks_tell_their_compression() {
     let whole = describe(&source, &Limits::default()).unwrap();
     assert_eq!(whole.compression, Some("zstd"));
     assert_eq!(whole.details["content"], plain);
+}
+
+#[test]
+fn what_is_compressed_and_not_read_is_no_disk() {
+    let frame = b"\x04\x22\x4d\x18\x60\x40\x82\x18\0\0\0\xf0\x07 is no ramdisk at all".to_vec();
+    let lzma = [&[0x5d, 0, 0, 0x80, 0][..], &[0xff; 8], &[0; 40]].concat();
+    let lzo = b"\x89LZO\0\x0d\x0a\x1a\x0a\x10\x40\x20\xa0".to_vec();
+    let lzip = b"LZIP\x01\x17\0\0\0\0".to_vec();
+    for mut file in [frame, lzma, lzo, lzip] {
+        file.resize(4096, 7);
+        let kind = &looked_at(&file).details["content"]["kind"];
+        assert_eq!(kind, "compressed");
+        assert_eq!(
+            refused(&file),
+            Some("compressed_content"),
+            "{:?}",
+            &file[..4]
+        );
+    }
+    // A first byte or four are not enough.
+    for head in [
+        &b"\x04\x22\x4d\x18\xff"[..],
+        b"\x02\x21\x4c\x18\0\0\0\x40",
+        b"LZIP",
+    ] {
+        let mut file = head.to_vec();
+        file.resize(4096, 0);
+        assert_eq!(refused(&file), None, "{head:?}");
+    }
+}
+
+#[test]
+fn a_program_that_unpacks_itself_is_no_disk() {
+    let mut file = fs::read("/proc/self/exe").unwrap();
+    file.truncate(1 << 20);
+    assert_eq!(refused(&file), None);
+    let mut entry = b"PK\x01\x02".to_vec();
+    entry.resize(46, 0);
+    file.extend(entry);
+    file.extend(b"PK\x05\x06\0\0\0\0\x01\0\x01\0\x2e\0\0\0\0\0\x10\0\0\0");
+    assert_eq!(refused(&file), Some("unsupported_format"));
 }
 
 #[test]

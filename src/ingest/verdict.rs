@@ -1,13 +1,21 @@
 //! What an image claims to be against what it is (`format-safety.md` 4.1, and 5 where stricter).
 
 use formats::Format;
-use formats::inspect::{Finding, Inspection, Severity, Stream};
+use formats::inspect::{Allowance, Finding, Inspection, Severity, Stream};
 
 use crate::config::Formats;
 
 /// Disk formats that need no format of their own: their data may be plain bytes. A ploop disk is
 /// either that or a Parallels one.
 const OPAQUE: &[&str] = &["ami", "ari", "aki", "ploop"];
+
+/// What a claim is no reason to refuse: a kernel or ramdisk is unpacked by what starts it.
+fn allowance(disk_format: &str) -> Allowance {
+    Allowance {
+        payload: matches!(disk_format, "aki" | "ari"),
+        ..Allowance::default()
+    }
+}
 
 /// Judges data against the claims of its image; answers the virtual size to record.
 ///
@@ -20,7 +28,7 @@ pub fn judge(
     rules: &Formats,
 ) -> Result<Option<u64>, String> {
     // What is unsafe is refused whatever it claims to be.
-    if let Some(finding) = inspection.unsafe_finding() {
+    if let Some(finding) = inspection.refusal(allowance(disk_format)) {
         return Err(unsafe_content(inspection.format, finding));
     }
     match container_format {
@@ -103,8 +111,8 @@ pub fn early(
         facts.findings.iter().map(move |finding| (format, finding))
     });
     let is_final = |(format, finding): &(Format, &Finding)| {
-        // What a partition table is worth depends on what else is found.
-        finding.severity == Severity::Unsafe && *format != Format::Gpt
+        // What a partition table or plain content is worth depends on what else is found.
+        finding.severity == Severity::Unsafe && !matches!(format, Format::Gpt | Format::Raw)
     };
     if let Some((format, finding)) = found.into_iter().find(is_final) {
         return Some(unsafe_content(format, finding));
@@ -204,6 +212,17 @@ mod tests {
             assert!(judge(&inspection, claim, "bare", &Formats::default()).is_ok());
         }
         assert_eq!(doubt(&found(Format::Raw), "aki"), None);
+    }
+
+    #[test]
+    fn only_a_payload_may_be_compressed_by_what_is_not_read() {
+        let mut facts = Facts::new(Format::Raw);
+        facts.find("compressed_content", Severity::Unsafe, "byte 0", "is lz4");
+        let packed = inspect(vec![facts], 1000, &Limits::default());
+        for (claim, is_fine) in [("ari", true), ("aki", true), ("ami", false), ("raw", false)] {
+            let judged = judge(&packed, claim, "bare", &Formats::default());
+            assert_eq!(judged.is_ok(), is_fine, "{claim}: {judged:?}");
+        }
     }
 
     #[test]

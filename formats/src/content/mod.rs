@@ -100,6 +100,8 @@ fn archive(walk: &Walk) -> Content {
 pub(crate) struct Inspector {
     state: State,
     content: Option<Content>,
+    /// The compression around it, where that is not undone for whoever wants a disk.
+    packed: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -141,7 +143,11 @@ impl Inspector {
             walk.go_on(head);
             return self.walk_on(walk, 0, HEAD);
         }
-        self.content = inner(v).or_else(|| packed::recognise(v));
+        self.content = inner(v);
+        if self.content.is_none() {
+            self.content = packed::recognise(v);
+            self.packed = packed::unread(head);
+        }
         let is_seen = |partition: &gpt::Partition| {
             PEEKS.iter().all(|(skip, len)| {
                 let at = partition.start.checked_add(*skip);
@@ -202,6 +208,19 @@ impl Inspector {
         if let Some(content) = &self.content {
             content.find_encrypted("byte 0", &mut facts);
             facts.detail("content", content.facts.clone());
+            if let Some(compression) = self.packed
+                && !matches!(content.kind, "kernel" | "ramdisk")
+            {
+                facts.find(
+                    "compressed_content",
+                    Severity::Unsafe,
+                    "byte 0",
+                    format!(
+                        "is compressed by {compression}, which is not read here: no disk, unless \
+                         decompressed; a ramdisk or kernel may be so"
+                    ),
+                );
+            }
         }
         facts
     }

@@ -12,13 +12,16 @@ pub struct Allowance {
     pub files: bool,
     /// There is a passphrase for it.
     pub passphrase: bool,
+    /// It is wanted for its bytes, as a ramdisk is that a kernel unpacks, and not as a disk.
+    pub payload: bool,
 }
 
 impl Allowance {
-    /// All that can be allowed.
+    /// All that can be allowed to a disk.
     pub(crate) const ALL: Self = Self {
         files: true,
         passphrase: true,
+        payload: false,
     };
 
     /// Whether `finding`, of an image of `format`, is no reason to refuse it any more.
@@ -30,6 +33,7 @@ impl Allowance {
             | (Format::Vhd | Format::Vhdx | Format::Vdi | Format::Vmdk, "parent")
             | (Format::Vmdk | Format::Parallels, "extent_file") => self.files,
             (Format::Qcow2, "encrypted") => self.passphrase,
+            (Format::Raw, "compressed_content") => self.payload,
             // A rule for uploads: whoever has such an image has to read it to be rid of it.
             (Format::Qed, "banned") => true,
             _ => false,
@@ -64,7 +68,7 @@ mod tests {
         };
         let files = Allowance {
             files: true,
-            passphrase: false,
+            ..Allowance::default()
         };
         let rule = |inspection: &Inspection, allowed| inspection.refusal(allowed).map(|f| f.rule);
 
@@ -76,6 +80,13 @@ mod tests {
         let sealed = judged(Format::Qcow2, &["encrypted"]);
         assert_eq!(rule(&sealed, files), Some("encrypted"));
         assert_eq!(rule(&sealed, Allowance::ALL), None);
+        let packed = judged(Format::Raw, &["compressed_content"]);
+        assert_eq!(rule(&packed, Allowance::ALL), Some("compressed_content"));
+        let payload = Allowance {
+            payload: true,
+            ..Allowance::default()
+        };
+        assert_eq!(rule(&packed, payload), None);
         // Not read with a passphrase either.
         let dmg = judged(Format::Dmg, &["encrypted"]);
         assert_eq!(rule(&dmg, Allowance::ALL), Some("encrypted"));

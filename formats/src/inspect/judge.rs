@@ -10,6 +10,7 @@
 //! | anything in a raw disk: a file system, an image in a partition | the raw disk's content |
 //! | any two formats else, as qcow2 and iso, or a vhd's footer behind a qcow2 | refused |
 //! | a format and a mark of another at its beginning or end (see `marks`) | refused |
+//! | a program with a zip archive at its end | an archive, which is not read: refused |
 //!
 //! Bytes behind a format's last structure that look like nothing are that format's to judge
 //! (rule `trailing_data`).
@@ -19,7 +20,7 @@ use serde_json::{Map, Value};
 
 use super::marks::Mark;
 use super::{Facts, Finding, Severity};
-use crate::{Format, Limits, content};
+use crate::{Format, Limits, content, foreign};
 
 /// What an image is, and whether it is safe.
 #[derive(Clone, Debug)]
@@ -133,9 +134,13 @@ pub fn judge(found: Vec<Facts>, file_size: u64, limits: &Limits) -> Inspection {
     let matched: Vec<_> = found.iter().map(|f| f.format.name()).collect();
     let polyglot = (matched.len() > 1).then(|| matched.join(" and "));
 
-    let mut findings: Vec<_> = plain
+    let marks: Vec<_> = plain
         .iter()
         .flat_map(|facts| &facts.marks)
+        .copied()
+        .collect();
+    let mut findings: Vec<_> = marks
+        .iter()
         .filter(|mark| polyglot.is_none() && found.iter().any(|facts| mark.misleads(facts)))
         .map(|mark| misleading(*mark))
         .collect();
@@ -156,6 +161,17 @@ pub fn judge(found: Vec<Facts>, file_size: u64, limits: &Limits) -> Inspection {
     for mut facts in plain.into_iter().filter(|_| format == Format::Raw) {
         findings.append(&mut facts.findings);
         content::merge(&mut details, facts.details);
+    }
+    if format == Format::Raw
+        && details
+            .get("content")
+            .is_some_and(|c| c["kind"] == "program")
+    {
+        let unpacks = marks.iter().find(|mark| matches!(mark, Mark::Zip(_)));
+        findings.extend(unpacks.map(|mark| {
+            let (place, _) = mark.describe();
+            foreign::finding(place, "a program that unpacks the zip archive behind it")
+        }));
     }
     if let Some(names) = polyglot {
         findings.push(Finding {

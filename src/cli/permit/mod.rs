@@ -83,6 +83,7 @@ impl Means {
         Allowance {
             files: self.folders.is_some(),
             passphrase: self.passphrase.is_some(),
+            payload: false,
         }
     }
 
