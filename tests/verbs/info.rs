@@ -201,6 +201,8 @@ fn several_files_make_an_array_and_a_chain_of_one_too() {
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(err.contains("--allow-backing"), "{err}");
     assert_eq!(room.glint("info b.qcow2").0, 0);
+    let one = room.json("info --allow-backing . --output json b.qcow2");
+    assert_eq!(one["format"], "qcow2", "{one}");
 }
 
 #[test]

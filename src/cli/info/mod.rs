@@ -32,7 +32,7 @@ pub(super) struct Args {
     backing_chain: bool,
 
     /// Let images name backing files inside this folder; may be repeated
-    #[arg(long, value_name = "DIR", requires = "backing_chain")]
+    #[arg(long, value_name = "DIR")]
     allow_backing: Vec<PathBuf>,
 
     /// Accepted for qemu-img's sake: nothing is locked here
