@@ -172,6 +172,43 @@ fn other_files_of_an_image_are_opened_too() {
     room.qemu("create -q -f qed -b a.raw -F raw a.qed");
     room.io("a.qed", "qed", &["write -P 6 2M 70k"]);
     room.opens("--allow-backing .", "a.qed", "a.qed");
+    room.qemu("create -q -f qcow -b a.raw -F raw a.qcow");
+    room.io("a.qcow", "qcow", &["write -P 7 2M 70k"]);
+    room.opens("--allow-backing .", "a.qcow", "a.qcow");
+    // Its header does not say that what is beneath is an image.
+    room.qemu("convert -O qcow a.raw base.qcow");
+    room.qemu("create -q -f qcow -b base.qcow -F qcow b.qcow");
+    let (code, _, err) = room.glint("convert --allow-backing . -O raw b.qcow ours");
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("looks like qcow"), "{err}");
+}
+
+#[test]
+fn a_name_may_say_that_it_is_a_file_and_no_other_protocol() {
+    let room = Room::new();
+    room.raw("base.raw");
+    for format in ["qcow2", "qed"] {
+        room.qemu(&format!(
+            "create -q -f {format} -b file:base.raw -F raw top 8M"
+        ));
+        room.io("top", format, &["write -P 3 100k 10k"]);
+        room.opens("--allow-backing .", "top", "top");
+        let chain = room.json("info --backing-chain --output json --allow-backing . top");
+        assert_eq!(chain[1]["format"], "raw", "{chain}");
+    }
+    for (name, protocol) in [
+        ("json:{\"driver\":\"raw\"}", "json:"),
+        ("nbd:localhost:10809", "nbd:"),
+    ] {
+        room.qemu(&format!("create -q -u -f qcow2 -b {name} -F raw top 8M"));
+        for verb in ["convert -O raw top ours", "info --backing-chain top"] {
+            let (verb, rest) = verb.split_once(' ').unwrap();
+            let (code, _, err) = room.glint(&format!("{verb} --allow-backing . {rest}"));
+            assert_ne!(code, 0, "{err}");
+            let why = format!("names a protocol ({protocol}), and only plain paths are read");
+            assert!(err.contains(&why), "{err}");
+        }
+    }
 }
 
 #[test]

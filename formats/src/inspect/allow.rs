@@ -28,7 +28,7 @@ impl Allowance {
     #[must_use]
     pub fn covers(self, format: Format, finding: &Finding) -> bool {
         match (format, finding.rule) {
-            (Format::Qcow2 | Format::Qed, "backing_file")
+            (Format::Qcow1 | Format::Qcow2 | Format::Qed, "backing_file")
             | (Format::Qcow2, "data_file")
             | (Format::Vhd | Format::Vhdx | Format::Vdi | Format::Vmdk, "parent")
             | (Format::Vmdk | Format::Parallels, "extent_file") => self.files,

@@ -12,8 +12,8 @@ const COMPRESSED: u64 = 1 << 63;
 /// The header; every value within its bounds.
 #[derive(Debug)]
 pub(super) struct Header {
-    backing_offset: u64,
-    backing_len: u32,
+    /// Where the name of the backing file stands, and its bytes.
+    pub(super) backing_file: Option<(u64, u32)>,
     /// Virtual size in bytes.
     pub(super) size: u64,
     pub(super) cluster_bits: u32,
@@ -53,8 +53,10 @@ impl Header {
             )));
         }
         Ok(Self {
-            backing_offset: be64(head, 8).ok_or_else(cut)?,
-            backing_len,
+            backing_file: match be64(head, 8).ok_or_else(cut)? {
+                0 => None,
+                at => Some((at, backing_len)),
+            },
             size: be64(head, 24).ok_or_else(cut)?,
             cluster_bits,
             l2_bits,
@@ -79,12 +81,10 @@ impl Header {
     }
 
     /// The backing file's name, as far as it lies in `head`; `None` where there is none.
-    pub(super) fn backing_file(&self, head: &[u8]) -> Option<String> {
-        if self.backing_offset == 0 {
-            return None;
-        }
-        let at = usize::try_from(self.backing_offset).unwrap_or(usize::MAX);
-        let end = at.saturating_add(self.backing_len as usize);
+    pub(super) fn backing_name(&self, head: &[u8]) -> Option<String> {
+        let (at, len) = self.backing_file?;
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        let end = at.saturating_add(len as usize);
         Some(String::from_utf8_lossy(head.get(at..end).unwrap_or_default()).into_owned())
     }
 }

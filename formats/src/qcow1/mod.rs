@@ -7,9 +7,10 @@
 //!  L2        one u64 a cluster: 0 nothing · offset · bit 63 set: compressed, below it the length
 //!            in cluster_bits bits and then the offset; raw deflate
 //! ```
-//! QEMU `block/qcow.c`. Other versions are [`qcow2`](crate::qcow2)'s. Backing files and encryption
-//! are refused: the header does not say what format a backing file is, and to guess it from bytes
-//! that a guest may have written is how a raw disk comes to name files of the host.
+//! QEMU `block/qcow.c`. Other versions are [`qcow2`](crate::qcow2)'s. The header does not say what
+//! format a backing file is, and to guess it from bytes that a guest may have written is how a raw
+//! disk comes to name files of the host: a backing file is read, where it is granted, if it looks
+//! like no image at all. Encryption is refused.
 
 mod check;
 mod layout;
@@ -17,7 +18,9 @@ mod reader;
 
 use std::sync::Arc;
 
-use crate::inspect::{Facts, MAX_SPAN, Next, Region, Severity, Span};
+use crate::chain::{self, Overlay};
+use crate::inspect::{Facts, MAX_SPAN, Next, Region, Severity, Span, inspect};
+use crate::resolve::Wanted;
 use crate::{Disk, Error, Format, HostOffset, Limits, OpenOptions, Result, Source, read_up_to};
 
 use layout::{Header, MAGIC};
@@ -66,7 +69,7 @@ impl Inspector {
         };
         facts.virtual_size = Some(header.size);
         facts.detail("cluster_size", header.cluster_size());
-        if let Some(name) = header.backing_file(head) {
+        if let Some(name) = header.backing_name(head) {
             facts.detail("backing_filename", name.as_str());
             facts.find(
                 "backing_file",
@@ -86,7 +89,7 @@ impl Inspector {
         if let Err(e) = Limits::default().table(Format::Qcow1, "l1 table", header.l1_len()) {
             facts.find("header", Severity::Unsafe, "l1 table", e.message());
         }
-        if !facts.findings.is_empty() {
+        if facts.is_lost() {
             return Next::Done(facts);
         }
         let at = header.l1_offset.0;
@@ -100,14 +103,11 @@ impl Inspector {
 /// Opens the disk in `source`.
 ///
 /// # Errors
-/// `Malformed`; `Refused` with a backing file or encryption; `Limit`.
+/// `Malformed`; `Refused` with encryption, and with a backing file that is not granted or not raw;
+/// `Limit`.
 pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Disk>> {
     let head = read_up_to(source.as_ref(), HostOffset::ZERO, HEAD as usize)?;
     let header = Header::parse(&head)?;
-    if let Some(name) = header.backing_file(&head) {
-        let message = format!("the backing file {name:?} is not followed");
-        return Err(Error::refused(Format::Qcow1, "header", message));
-    }
     if header.is_encrypted {
         return Err(Error::refused(
             Format::Qcow1,
@@ -115,11 +115,38 @@ pub fn open(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Arc<dyn Di
             "is encrypted with AES-CBC",
         ));
     }
-    Ok(Arc::new(reader::Reader::new(
-        source,
-        &header,
-        &options.limits,
-    )?))
+    let backing = match header.backing_file {
+        Some((at, len)) => Some(open_backing(source.as_ref(), at, len, options)?),
+        None => None,
+    };
+    let reader = Arc::new(reader::Reader::new(source, &header, &options.limits)?);
+    Ok(match backing {
+        Some(backing) => Arc::new(Overlay::new(reader, backing)),
+        None => reader,
+    })
+}
+
+fn open_backing(
+    source: &dyn Source,
+    at: u64,
+    len: u32,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Disk>> {
+    let name = read_up_to(source, HostOffset(at), len as usize)?;
+    let name = String::from_utf8_lossy(&name);
+    let granted = options
+        .resolver
+        .resolve(Format::Qcow1, Wanted::Backing, &name)?;
+    let found = inspect(granted.source.as_ref(), &options.limits)?.format;
+    if found != Format::Raw {
+        return Err(Error::refused(
+            Format::Qcow1,
+            "backing file",
+            format!("{name:?} looks like {found}, no format is recorded, and it is not guessed"),
+        ));
+    }
+    let options = chain::beneath(Format::Qcow1, Format::Raw, &granted, options)?;
+    crate::open(granted.source, &options)
 }
 
 #[cfg(test)]
@@ -127,7 +154,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::inspect::{Verdict, inspect};
+    use crate::inspect::Verdict;
     use crate::{ErrorKind, ExtentKind, GuestOffset};
 
     /// 20 clusters of 512 bytes and a bit: cluster 2 stored, 3 compressed, 64 bytes L2 tables.
@@ -214,6 +241,7 @@ mod tests {
         let i = inspect(&with(15, &[0x40, 0, 0, 0, 4]), &Limits::default()).unwrap();
         assert_eq!(i.unsafe_finding().unwrap().rule, "backing_file");
     }
+
     #[test]
     fn judges_tables_and_clusters_by_the_length_of_the_file() {
         let rule = |file: &[u8]| {

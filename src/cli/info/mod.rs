@@ -190,7 +190,11 @@ fn beneath(node: &Value, link: &Link, folders: Option<&Folders>) -> anyhow::Resu
             bail!("no file is opened that --allow-backing does not grant");
         };
         let recorded = node["backing-filename-format"].as_str();
-        let (file, dir) = folders.file(&link.dir, name)?;
+        let path = match node["format"].as_str() {
+            Some("qcow" | "qcow2" | "qed") => permit::plain_path(name)?,
+            _ => name,
+        };
+        let (file, dir) = folders.file(&link.dir, path)?;
         Ok(Link {
             name: node["full-backing-filename"]
                 .as_str()

@@ -143,6 +143,21 @@ fn is_regular(file: &File) -> bool {
     file.metadata().is_ok_and(|meta| meta.is_file())
 }
 
+/// The path that QEMU's formats mean by `name`: what stands before a colon says how to reach a
+/// file, and a plain file may be said to be one.
+///
+/// # Errors
+/// When it is no file that is meant.
+pub(in crate::cli) fn plain_path(name: &str) -> anyhow::Result<&str> {
+    match name.split_once(':') {
+        Some(("file", path)) => Ok(path),
+        Some((protocol, _)) if !protocol.contains('/') => {
+            bail!("it names a protocol ({protocol}:), and only plain paths are read")
+        }
+        _ => Ok(name),
+    }
+}
+
 /// `name` as seen from the folder `from`, which has no links: so `..` at the beginning of the name
 /// is exact, and the rest is left to the kernel.
 fn joined(from: &Path, name: &Path) -> PathBuf {
@@ -170,6 +185,10 @@ pub(in crate::cli) struct Beside {
 impl Resolver for Beside {
     fn resolve(&self, by: Format, wanted: Wanted, name: &str) -> formats::Result<Granted> {
         let refused = |e| Error::refused(by, wanted.name(), format!("{name:?} is not read: {e:#}"));
+        let name = match by {
+            Format::Qcow1 | Format::Qcow2 | Format::Qed => plain_path(name).map_err(refused)?,
+            _ => name,
+        };
         let by_name = self.folders.file(&self.dir, name);
         let (file, dir, name) = match by_name {
             Ok((file, dir)) => (file, dir, PathBuf::from(name)),

@@ -14,7 +14,7 @@ use formats::inspect::Allowance;
 use formats::{ErrorKind, OpenOptions, Passphrase};
 
 use super::fence::Named;
-pub(super) use folders::{FileId, Folders};
+pub(super) use folders::{FileId, Folders, plain_path};
 
 /// The permissions of a verb that opens images.
 #[derive(clap::Args)]
