@@ -148,16 +148,21 @@ pub(super) fn text(bytes: &[u8]) -> &[u8] {
     &bytes[..end]
 }
 
+/// Text without the byte order mark that editors put before it.
+pub(super) fn without_bom(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
 /// Whether `head`, the first bytes of a file, look like a descriptor or like text that may turn
 /// out to be one.
 pub(super) fn may_be_descriptor(head: &[u8]) -> bool {
-    let text = text(head);
+    let text = without_bom(text(head));
     !text.is_empty() && text.iter().all(|&b| is_text(b))
 }
 
 /// Whether text that [`may_be_descriptor`] is one.
 pub(super) fn is_descriptor(bytes: &[u8]) -> bool {
-    let text = text(bytes).to_ascii_lowercase();
+    let text = without_bom(text(bytes)).to_ascii_lowercase();
     let first = text.trim_ascii_start();
     let comment = first.strip_prefix(b"#").map(<[u8]>::trim_ascii_start);
     comment.is_some_and(|c| c.starts_with(b"disk descriptorfile"))
@@ -286,6 +291,19 @@ mod tests {
     }
 
     #[test]
+    fn spaces_around_the_sign_and_a_byte_order_mark_are_no_fault() {
+        let spaced = format!("\u{feff}{}", GOOD.replace('=', " = "));
+        assert_eq!(faults(&spaced), [""; 0]);
+        let d = Descriptor::parse(spaced.as_bytes()).unwrap();
+        assert_eq!(d.create_type.name, "monolithicSparse");
+        assert_eq!((d.cid, d.parent()), (Some(0x0fae_c72e), None));
+        let delta = spaced.replace("ffffffff", "deadbeef");
+        assert!(Descriptor::read(delta.as_bytes()).0.parent().is_some());
+        let twice = format!("{spaced}createType=\"vmfs\"\n");
+        assert_eq!(faults(&twice), ["create_type"]);
+    }
+
+    #[test]
     fn knows_types_in_any_case_and_names_the_others() {
         let t = CreateType::parse("TWOGBMAXEXTENTFLAT");
         assert_eq!(
@@ -307,7 +325,7 @@ mod tests {
         assert_eq!(faults(&parent), ["parent_link"]);
         assert_eq!(faults(&GOOD.replace("SPARSE", "NONSENSE"))[0], "descriptor");
         assert_eq!(faults(&format!("{GOOD}hello there\n")), ["descriptor"]);
-        assert_eq!(faults(&format!("{GOOD}key =1\n")), ["descriptor"]);
+        assert_eq!(faults(&format!("{GOOD}ke y=1\n")), ["descriptor"]);
         assert_eq!(
             faults(&GOOD.replace("version=1", "version=é"))[0],
             "descriptor"
@@ -363,6 +381,9 @@ mod tests {
         assert!(is_descriptor(b"#disk descriptorfile"));
         assert!(is_descriptor(b"version=1\nCREATEtype=\"vmfs\""));
         assert!(!is_descriptor(b"#!/bin/sh\necho hello\n"));
+        assert!(is_descriptor(b"\xef\xbb\xbf# Disk DescriptorFile\n"));
+        assert!(may_be_descriptor(b"\xef\xbb\xbf# Disk"));
+        assert!(!may_be_descriptor(b"\xef\xbb\xbf"));
         assert!(may_be_descriptor(b"hello\n\0\0"));
         assert!(!may_be_descriptor(b"\0"));
         assert!(!may_be_descriptor(b"KDMV\x01"));

@@ -5,11 +5,12 @@
 
 use super::descriptor::{
     CreateType, Descriptor, ExtentLine, ExtentType, Fault, MAX_EXTENT_LINES, MAX_FAULTS, MAX_HINT,
-    confined, count, is_text, shown,
+    confined, count, is_text, shown, without_bom,
 };
 
 /// Reads what can be read of `text`, and lists what is wrong.
 pub(super) fn read(text: &[u8]) -> (Descriptor, Vec<Fault>) {
+    let text = without_bom(text);
     let mut reading = Reading::default();
     if let Some(at) = text.iter().position(|&b| !is_text(b)) {
         reading.fault(
@@ -70,7 +71,10 @@ impl Reading {
         let is_ddb = line.get(..3).is_some_and(|s| s.eq_ignore_ascii_case("ddb"));
         match line.split_once('=') {
             Some((key, value)) if is_ddb => self.data_base(key.trim_end(), value.trim_start()),
-            Some((key, value)) if is_word(key) => self.key(n, key, value.trim()),
+            // VMware allows spaces around the sign.
+            Some((key, value)) if is_word(key.trim_end()) => {
+                self.key(n, key.trim_end(), value.trim());
+            }
             _ if is_ddb => {}
             _ => self.fault(
                 "descriptor",
