@@ -245,6 +245,75 @@ fn names_must_be_plain() {
 }
 
 #[test]
+fn an_archive_may_lie_in_one_folder() {
+    let manifest = sha256("web.ovf", &ovf("web.img")) + &sha256("web.img", &disk());
+    for at in ["", "./"] {
+        let name = |name: &str| format!("{at}vm/{name}");
+        let packed = || {
+            Tar::default()
+                .add_as(&name(""), b'5', 0, b"")
+                .add(&name("web.ovf"), &ovf("web.img"))
+                .add(&name("web.mf"), manifest.as_bytes())
+        };
+        let file = packed().add(&name("web.img"), &disk()).end();
+        let i = look(file.clone());
+        is_safe(&i);
+        assert_eq!(i.disks[0].name, "web.img");
+        assert_eq!(rules(&i), ["ova_folder"]);
+        let package = Ova::open(&source(file)).unwrap();
+        let limits = Limits::default();
+        let disk_file = package.disk_file(0, &Context::new(&limits)).unwrap();
+        assert_eq!(disk_file.len(), disk().len() as u64);
+        // A folder in it, another beside it, and one that leads out are none the better for it.
+        for (other, rule) in [
+            (name("in/web.img"), "ova_member_name"),
+            (name("../web.img"), "ova_member_name"),
+            ("wm/web.img".to_owned(), "ova_member_name"),
+            ("web.img".to_owned(), "ova_member_name"),
+        ] {
+            let file = packed().add(&other, &disk()).end();
+            refused_for(&look(file), rule);
+        }
+        let file = packed().add_as(&name("sub/"), b'5', 0, b"").end();
+        refused_for(&look(file), "ova_member_kind");
+    }
+    let outside = Tar::default()
+        .add("../web.ovf", &ovf("web.img"))
+        .add("../web.img", &disk())
+        .end();
+    refused_for(&look(outside), "ova_member_name");
+}
+
+#[test]
+fn what_macos_adds_to_a_zip_archive_is_passed_over() {
+    let zip = |others: &[&str], method| {
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default().compression_method(method);
+        for name in others {
+            writer.start_file(*name, options).unwrap();
+            writer.write_all(b"attributes").unwrap();
+        }
+        writer.start_file("disk.img", options).unwrap();
+        writer.write_all(&disk()).unwrap();
+        writer.finish().unwrap().into_inner()
+    };
+    let stored = zip::CompressionMethod::Stored;
+    let litter = ["__MACOSX/._disk.img", ".DS_Store", "a/.DS_Store"];
+    let i = look(zip(&litter, stored));
+    is_safe(&i);
+    assert_eq!(i.virtual_size, Some(disk().len() as u64));
+    refused_for(&look(zip(&["a.DS_Store"], stored)), "zip_members");
+    refused_for(&look(zip(&["MACOSX/._disk.img"], stored)), "zip_members");
+    // The method of the only file, in both its headers: LZMA.
+    let mut file = zip(&[], stored);
+    let directory = file.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
+    (file[8], file[directory + 10]) = (14, 14);
+    let i = look(file);
+    refused_for(&i, "compressed_stream");
+    assert!(i.findings[0].message.contains("LZMA"), "{i:?}");
+}
+
+#[test]
 fn only_plain_files_are_members() {
     for kind in *b"123456SA" {
         let file = Tar::default()
@@ -476,6 +545,7 @@ fn other_archives_are_told_apart() {
     let i = look(Tar::default().add("notes.txt", b"hello").end());
     is_safe(&i);
     assert_eq!((i.format, i.container_format), (Format::Tar, "bare"));
+    assert_eq!(i.virtual_size, None);
     assert_eq!(rules(&i), ["archive"]);
     let docker = Tar::default().add("manifest.json", b"[]").end();
     let i = look(docker.clone());

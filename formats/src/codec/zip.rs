@@ -62,7 +62,8 @@ pub(super) fn find(source: &Arc<dyn Source>) -> Result<File> {
     while !rest.is_empty() {
         let (name, file, len) = parse_entry(rest).ok_or_else(|| malformed("has a bad entry"))?;
         rest = rest.get(len..).unwrap_or(&[]);
-        if !(name.ends_with(b"/") && file.size == 0) {
+        let is_folder = name.ends_with(b"/") && file.size == 0;
+        if !is_folder && !is_litter(name) {
             files.push(entries.len());
         }
         entries.push(file);
@@ -80,6 +81,11 @@ pub(super) fn find(source: &Arc<dyn Source>) -> Result<File> {
     let file = entries[one].clone();
     check_gapless(entries, directory.at)?;
     Ok(file)
+}
+
+/// What macOS adds to an archive: attributes of files, and how a folder was looked at.
+fn is_litter(name: &[u8]) -> bool {
+    name.starts_with(b"__MACOSX/") || name == b".DS_Store" || name.ends_with(b"/.DS_Store")
 }
 
 /// Bytes that may stand behind an entry: a data descriptor of zip64 with its signature.
@@ -302,11 +308,18 @@ impl File {
             12 => bzip2(body),
             93 => zstd(body)?,
             method => {
+                let name = match method {
+                    9 => " (deflate64)",
+                    14 => " (LZMA)",
+                    95 => " (xz)",
+                    98 => " (PPMd)",
+                    _ => "",
+                };
                 return Err(Error::stream(
                     ErrorKind::Unsupported,
                     "zip local header",
                     format!(
-                        "method is {method}, known are 0 (stored), 8 (deflate), 12 (bzip2) and 93 (zstd)"
+                        "method is {method}{name}, known are 0 (stored), 8 (deflate), 12 (bzip2) and 93 (zstd)"
                     ),
                 ));
             }

@@ -238,7 +238,6 @@ fn describe_archive(source: &Arc<dyn Source>, cx: &Context<'_>) -> Result<Inspec
         find(problem.rule, severity, place, problem.message);
     }
     if inspection.format == Format::Tar {
-        inspection.virtual_size = Some(source.len());
         find(
             "archive",
             Severity::Warning,

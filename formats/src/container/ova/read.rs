@@ -50,6 +50,42 @@ pub(in crate::container) fn parse_descriptor(bytes: &[u8]) -> Result<Envelope, F
     Envelope::parse(bytes).map_err(|e| finding(e.message().to_owned()))
 }
 
+/// The one folder that all members lie in, as where a folder was packed and not what is in it.
+fn common_folder(members: &[Member]) -> Option<String> {
+    let folder_of = |member: &Member| {
+        let name = member.name.strip_prefix("./").unwrap_or(&member.name);
+        let (folder, rest) = match name.split_once('/') {
+            Some(split) => split,
+            None if member.kind == Kind::Folder => (name, ""),
+            None => return None,
+        };
+        let is_in_it = !rest.is_empty() || member.kind == Kind::Folder;
+        is_in_it.then(|| folder.to_owned())
+    };
+    let is_itself = |member: &&Member| {
+        member.kind == Kind::Folder && matches!(member.name.as_str(), "." | "./")
+    };
+    let mut folders = members
+        .iter()
+        .filter(|member| !is_itself(member))
+        .map(folder_of);
+    let first = folders.next()??;
+    let is_one = is_plain(&first) && folders.all(|folder| folder.as_ref() == Some(&first));
+    is_one.then_some(first)
+}
+
+/// The name of a member below `folder`, or else below where the archive was packed.
+fn below<'a>(member: &'a Member, folder: Option<&str>) -> Option<&'a str> {
+    let name = member.name.strip_prefix("./");
+    match folder {
+        None => name,
+        Some(folder) => {
+            let rest = name.unwrap_or(&member.name).strip_prefix(folder);
+            rest.map(|rest| rest.strip_prefix('/').unwrap_or(rest))
+        }
+    }
+}
+
 impl Ova {
     pub(super) fn find(
         &mut self,
@@ -174,9 +210,14 @@ impl Ova {
         members: Vec<Member>,
     ) -> Result<Vec<String>> {
         let mut names = Vec::new();
+        let folder = common_folder(&members);
+        if let Some(folder) = &folder {
+            let message = format!("all of it lies in the folder {}", shown(folder));
+            self.find("ova_folder", Severity::Note, "archive", message);
+        }
         for mut member in members {
             let place = format!("member {}", shown(&member.name));
-            if let Some(name) = member.name.strip_prefix("./") {
+            if let Some(name) = below(&member, folder.as_deref()) {
                 if name.is_empty() && member.kind == Kind::Folder {
                     continue;
                 }
