@@ -120,6 +120,9 @@ fn same(args: &Args) -> anyhow::Result<Exit> {
         })
         .with_context(|| format!("{} or {}", args.first.display(), args.second.display()))?;
     }
+    if a_size != b_size && !is_size_wrong && !args.quiet {
+        output::talk("Warning: Image size mismatch!");
+    }
     let identical = !is_size_wrong && allocation.is_none() && content.is_none();
     match args.output {
         _ if args.quiet => {}
@@ -137,17 +140,12 @@ fn same(args: &Args) -> anyhow::Result<Exit> {
             let mut text = String::new();
             if is_size_wrong {
                 text = "Strict mode: Image size mismatch!\n".into();
+            } else if let Some(at) = content {
+                text += &format!("Content mismatch at offset {}!\n", at.0);
+            } else if let Some(at) = allocation {
+                text += &format!("Strict mode: Offset {} block status mismatch!\n", at.0);
             } else {
-                if a_size != b_size {
-                    output::talk("Warning: Image size mismatch!");
-                }
-                if let Some(at) = content {
-                    text += &format!("Content mismatch at offset {}!\n", at.0);
-                } else if let Some(at) = allocation {
-                    text += &format!("Strict mode: Offset {} block status mismatch!\n", at.0);
-                } else {
-                    text += "Images are identical.\n";
-                }
+                text += "Images are identical.\n";
             }
             output::data(text.as_bytes())?;
         }

@@ -44,6 +44,8 @@ fn a_longer_disk_is_the_same_only_where_it_is_zero() {
     let (code, out, err) = room.glint("compare a.raw b.raw");
     assert_eq!((code, out.as_str()), (0, "Images are identical.\n"));
     assert_eq!(err, "Warning: Image size mismatch!\n");
+    let (code, _, err) = room.glint("compare --output json a.raw b.raw");
+    assert_eq!((code, err.as_str()), (0, "Warning: Image size mismatch!\n"));
     assert_eq!(
         room.glint("compare -q a.raw b.raw"),
         (0, "".into(), "".into())
