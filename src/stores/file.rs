@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, ScopedJoinHandle};
 
 use formats::bytes::is_zero;
 use formats::{FileSource, Source};
@@ -22,6 +23,8 @@ use super::{BlobStore, BlobWriter, Bytestream, Chunk, Error, LocalFiles, Result}
 const HOLE: usize = 4096;
 /// Chunks waiting to be written, at most.
 const QUEUE: usize = 2;
+/// Bytes that are sent to the disk at once while more come.
+const STRETCH: u64 = 64 << 20;
 
 /// A folder of blobs.
 #[derive(Debug)]
@@ -199,7 +202,7 @@ impl FileWriter {
         let (queue, commands) = mpsc::channel(QUEUE);
         let (end, ended) = oneshot::channel();
         let to = path.clone();
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("file-writer".into())
             .spawn(move || {
                 // Nobody waits for the end when the writer was dropped.
@@ -252,31 +255,53 @@ fn ended_early() -> Error {
     Error::Io(io::Error::other("the writing thread has ended"))
 }
 
-/// The writing thread: until the queue is closed or something fails.
+/// The writing thread: until the queue is closed or something fails. A large file is made durable while
+/// it comes, on another thread: whoever waits for its end waits for little.
 fn serve(file: &File, path: &Path, mut commands: mpsc::Receiver<Command>) -> Result<()> {
-    let mut len = 0;
-    while let Some(command) = commands.blocking_recv() {
-        match command {
-            Command::Write(chunk) => {
-                for piece in chunk.iter() {
-                    write_sparse(file, piece, len)?;
-                    len += piece.len() as u64;
+    let (mut len, mut sent) = (0, 0);
+    thread::scope(|scope| {
+        let mut syncing = None;
+        while let Some(command) = commands.blocking_recv() {
+            match command {
+                Command::Write(chunk) => {
+                    for piece in chunk.iter() {
+                        write_sparse(file, piece, len)?;
+                        len += piece.len() as u64;
+                    }
+                    let is_busy = syncing
+                        .as_ref()
+                        .is_some_and(|s: &Syncing<'_>| !s.is_finished());
+                    if len - sent >= STRETCH && !is_busy {
+                        settle(syncing.take())?;
+                        syncing = Some(scope.spawn(|| file.sync_data()));
+                        sent = len;
+                    }
+                }
+                Command::ReadBack(reply) => {
+                    file.set_len(len)?;
+                    let source = FileSource::new(file.try_clone()?);
+                    let _ = reply.send(source.map_err(|e| Error::Io(io::Error::other(e))));
+                }
+                Command::Commit(reply) => {
+                    let settled = settle(syncing.take());
+                    let _ = reply.send(settled.and_then(|()| commit(file, path, len)));
+                    return Ok(());
                 }
             }
-            Command::ReadBack(reply) => {
-                file.set_len(len)?;
-                let source =
-                    FileSource::new(file.try_clone()?).map_err(|e| Error::Io(io::Error::other(e)));
-                let _ = reply.send(source);
-            }
-            Command::Commit(reply) => {
-                let done = commit(file, path, len);
-                let _ = reply.send(done);
-                return Ok(());
-            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
+}
+
+type Syncing<'a> = ScopedJoinHandle<'a, io::Result<()>>;
+
+/// Waits for its end. The kernel tells of what did not reach the disk once, to whoever asks first.
+fn settle(syncing: Option<Syncing<'_>>) -> Result<()> {
+    let Some(syncing) = syncing else {
+        return Ok(());
+    };
+    let ended = syncing.join();
+    Ok(ended.map_err(|_| io::Error::other("the syncing thread has died"))??)
 }
 
 fn commit(file: &File, path: &Path, len: u64) -> Result<()> {
