@@ -122,7 +122,14 @@ impl Room {
 
     /// Uploads that can be gone on with.
     fn noted(&self) -> usize {
-        fs::read_dir(self.path("data-state/glint/uploads")).map_or(0, Iterator::count)
+        let Ok(notes) = fs::read_dir(self.path("data-state/glint/uploads")) else {
+            return 0;
+        };
+        // Beside the note of a client that was killed there may be the next one's draft.
+        let is_note = |name: &Path| name.extension().is_some_and(|e| e == "json");
+        notes
+            .filter(|note| is_note(&note.as_ref().unwrap().path()))
+            .count()
     }
 
     /// Files beside the server's.

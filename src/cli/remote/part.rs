@@ -6,13 +6,14 @@
 //! there without a gap, for bytes are written in order; how many, its length says.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
+use tempfile::TempPath;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -197,7 +198,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     match fs::metadata(path) {
         Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e),
     }
 }
@@ -249,7 +250,7 @@ fn write(
                 read => digest.update(&buffer[..read]),
             }
             if queue.is_closed() {
-                return Err(io::ErrorKind::Interrupted.into());
+                return Err(ErrorKind::Interrupted.into());
             }
         }
     }
@@ -274,10 +275,20 @@ fn write(
 
 fn publish(written: &Written, path: &Path, out: &Path, force: bool) -> anyhow::Result<()> {
     written.file.sync_all()?;
-    if !force && out.exists() {
-        bail!("it exists, and --force is not given");
+    if force {
+        fs::rename(path, out)?;
+    } else {
+        TempPath::try_from_path(path)?
+            .persist_noclobber(out)
+            .map_err(|e| {
+                // The part stays, for a download with --force.
+                let _ = e.path.keep();
+                match e.error.kind() {
+                    ErrorKind::AlreadyExists => anyhow!("it exists, and --force is not given"),
+                    _ => e.error.into(),
+                }
+            })?;
     }
-    fs::rename(path, out)?;
     match out.parent() {
         Some(folder) if folder != Path::new("") => sync_dir(folder)?,
         _ => sync_dir(Path::new("."))?,

@@ -1,7 +1,7 @@
 //! What is remembered of an upload, for `--resume` after this program was ended: a small file in the
 //! user's folder for such things, named for the file and the service. It holds nothing secret.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,7 +81,7 @@ pub(super) fn place(file: &Path, service: &str) -> Option<PathBuf> {
 
 /// What is remembered at `path`; nothing that cannot be read counts. Blocks.
 pub(super) fn recall(path: &Path) -> io::Result<Option<State>> {
-    let file = match fs::File::open(path) {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -143,10 +143,16 @@ impl Memory {
             return Ok(());
         };
         let _turn = self.turn.lock().await;
-        match spawn_blocking(move || fs::remove_file(path)).await? {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
-            _ => Ok(()),
-        }
+        spawn_blocking(move || {
+            for path in [draft_of(&path), path] {
+                match fs::remove_file(path) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+        .await?
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -159,11 +165,18 @@ fn save(path: &Path, state: &State) -> io::Result<()> {
         return Ok(());
     };
     fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let draft = draft_of(path);
+    let mut file = File::create(&draft)?;
     file.write_all(&serde_json::to_vec(state)?)?;
-    file.as_file().sync_data()?;
-    file.persist(path).map_err(|e| e.error)?;
+    file.sync_data()?;
+    fs::rename(draft, path)?;
     sync_dir(folder)
+}
+
+/// Where a note is before it counts: always the same name, so that a kill leaves one at most, and the
+/// next note takes its place.
+fn draft_of(path: &Path) -> PathBuf {
+    path.with_extension("draft")
 }
 
 #[cfg(test)]
@@ -198,8 +211,10 @@ mod tests {
         assert_eq!(recall(&at).unwrap(), Some(memory.state()));
         // Nobody waits for this one, but it may be under way.
         let _ = note(1).now_or_never();
+        fs::write(draft_of(&at), "what a kill left").unwrap();
         memory.forget().await.unwrap();
         assert_eq!(recall(&at).unwrap(), None);
+        assert!(!draft_of(&at).exists());
     }
 
     #[test]
