@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::copy::Progress;
-use crate::{Error, Format, OpenOptions, Result, Source, inspect, qcow2, vdi, vhd, vhdx, vmdk};
+use crate::{Error, Format, OpenOptions, Result, Source, inspect};
+use crate::{parallels, qcow2, qed, vdi, vhd, vhdx, vmdk};
 
 /// Checks the image in `source`, of `options.format` or as found by inspection. What is wrong
 /// with it is in the answer; `progress` counts bytes of the file gone through.
@@ -29,6 +30,8 @@ pub fn check(
         Format::Vhdx => vhdx::check(source, options, progress),
         Format::Vdi => vdi::check(source, options, progress),
         Format::Vmdk => vmdk::check(source, options, progress),
+        Format::Qed => qed::check(source, options, progress),
+        Format::Parallels => parallels::check(source, options, progress),
         _ => Err(Error::unsupported(format, "", "has no tables to check")),
     }
 }

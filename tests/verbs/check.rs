@@ -97,3 +97,86 @@ fn damage_is_code_one_and_several_files_make_an_array() {
     assert_eq!(code, 2);
     assert!(err.contains("is not repaired"), "{err}");
 }
+
+/// Writes `bytes` at `at` of a file, which is otherwise as it was.
+fn put(room: &Room, name: &str, at: u64, bytes: &[u8]) {
+    let file = fs::File::options().write(true).open(room.path(name));
+    file.unwrap().write_all_at(bytes, at).unwrap();
+}
+
+#[test]
+fn tables_of_qed_and_parallels_are_held_against_the_file() {
+    let room = Room::new();
+    room.raw("a.raw");
+    for format in ["qed", "parallels"] {
+        room.qemu(&format!("convert -f raw -O {format} a.raw sound"));
+        let sound = fs::read(room.path("sound")).unwrap();
+        let number = |at: u64| {
+            let at = usize::try_from(at).unwrap();
+            u64::from_le_bytes(sound[at..at + 8].try_into().unwrap())
+        };
+        let (ours, code) = seen(&room, format, "sound");
+        assert_eq!((code, &ours["corruptions"]), (0, &0.into()), "{ours}");
+        assert_eq!(ours["leaks"], 0, "{ours}");
+
+        // The first entry, how long one is, and which is the next of a cluster that is stored.
+        let (first, width, second) = match format {
+            "qed" => (number(number(40)), 8, 1),
+            _ => (64, 4, 2),
+        };
+        let entry = |n: u64| (number(first + n * width) << (64 - 8 * width)) >> (64 - 8 * width);
+        assert!(
+            entry(0) != 0 && entry(second) != 0,
+            "{format} holds nothing"
+        );
+        let mut damages = vec![("twice", entry(0)), ("outside", 0x7fff_0000)];
+        if format == "qed" {
+            damages.push(("on the L1 table", number(40)));
+        }
+        for (what, value) in damages {
+            fs::write(room.path("bad"), &sound).unwrap();
+            let bytes = value.to_le_bytes();
+            let at = first + second * width;
+            put(&room, "bad", at, &bytes[..usize::try_from(width).unwrap()]);
+            let (ours, code) = seen(&room, format, "bad");
+            assert_eq!(
+                (code, &ours["corruptions"]),
+                (1, &1.into()),
+                "{what}: {ours}"
+            );
+            let problem = &ours["problems"][0];
+            let place = problem["place"].as_str().unwrap();
+            assert!(place.ends_with(&format!("byte {at:#x}")), "{what}: {place}");
+            // What the entry placed before is lost.
+            assert_eq!(ours["leaks"], 1, "{what}: {ours}");
+        }
+        fs::write(room.path("bad"), [sound.clone(), vec![0; 2 << 20]].concat()).unwrap();
+        let (ours, code) = seen(&room, format, "bad");
+        assert_eq!(
+            (code, &ours["leaked-bytes"]),
+            (1, &(2 << 20).into()),
+            "{ours}"
+        );
+    }
+}
+
+/// What a check says and its exit code; qemu-img has to count the same corruptions and clusters.
+fn seen(room: &Room, format: &str, name: &str) -> (Value, i32) {
+    let (code, out, _) = room.glint(&format!("check --output json {name}"));
+    let ours: Value = serde_json::from_str(&out).unwrap();
+    let args = ["check", "-f", format, "--output=json", name];
+    let theirs = room.run("qemu-img", &args);
+    if let Ok(theirs) = serde_json::from_slice::<Value>(&theirs.stdout) {
+        for key in [
+            "format",
+            "total-clusters",
+            "allocated-clusters",
+            "corruptions",
+        ] {
+            if let Some(value) = theirs.get(key) {
+                assert_eq!(&ours[key], value, "{name}: {key}: {ours} {theirs}");
+            }
+        }
+    }
+    (ours, code)
+}

@@ -13,6 +13,7 @@
 //! through to the image of the snapshot before. Alone, an image reads as zeros there.
 
 pub mod bundle;
+mod check;
 mod descriptor;
 mod layout;
 mod reader;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use crate::inspect::{Facts, MAX_SPAN, Next, Region, Severity, Span};
 use crate::{Disk, Error, Format, HostOffset, Limits, OpenOptions, Result, Source, read_up_to};
 
+pub use check::check;
 use descriptor::{Descriptor, is_descriptor};
 use layout::{EXTENSION_MAGIC_LEN, Header, check_extension};
 

@@ -25,6 +25,8 @@ pub(super) struct Header {
     pub(super) cluster_size: u64,
     /// Clusters of a table: 1, 2, 4, 8 or 16.
     pub(super) table_size: u64,
+    /// Clusters of the header.
+    pub(super) clusters: u64,
     features: u64,
     pub(super) l1_offset: HostOffset,
     /// Virtual size in bytes, whole sectors.
@@ -69,6 +71,7 @@ impl Header {
         let header = Self {
             cluster_size,
             table_size,
+            clusters: header_clusters.into(),
             features,
             l1_offset: HostOffset(u64_at(40)?),
             size: u64_at(48)?,
@@ -92,7 +95,7 @@ impl Header {
             return Err(malformed(48, message));
         }
         if let Some((at, len)) = header.backing_file {
-            let end = u64::from(header_clusters) * cluster_size;
+            let end = header.clusters * cluster_size;
             if len > MAX_NAME || at < HEADER_LEN as u64 || at + u64::from(len) > end {
                 return Err(malformed(
                     56,

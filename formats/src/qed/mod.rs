@@ -21,12 +21,14 @@
 //! format would have to be guessed from bytes that a guest may have written, so that an image
 //! without that bit is refused: flatten it with the program that made it.
 
+mod check;
 mod inspect;
 mod layout;
 mod reader;
 
 use std::sync::Arc;
 
+pub use check::check;
 pub use inspect::Inspector;
 
 use crate::{Disk, OpenOptions, Result, Source};
