@@ -386,6 +386,46 @@ pub(crate) fn check_blocks<T: BlockTable>(
     Ok(())
 }
 
+/// The first two things in a file that share bytes of it, as far as the first bytes of a table
+/// tell: blocks, each with the `lead` bytes before it that are its own, and `structures`. For
+/// inspectors.
+pub(crate) fn find_overlap<T: BlockTable>(
+    table: &T,
+    bytes: &[u8],
+    block_size: u64,
+    virtual_size: u64,
+    lead: u64,
+    structures: &[(&'static str, Range<u64>)],
+) -> Option<String> {
+    let name = |n: usize, block: u64| match structures.get(n) {
+        Some((name, _)) => (*name).to_owned(),
+        None => format!("block {block}"),
+    };
+    let mut spans: Vec<_> = structures
+        .iter()
+        .enumerate()
+        .map(|(n, (_, range))| (range.start, range.end, n, 0))
+        .collect();
+    for block in 0..virtual_size.div_ceil(block_size) {
+        let at = usize::try_from(table.slot(block) * T::ENTRY).ok()?;
+        let Some(entry) = bytes.get(at..).and_then(|b| b.get(..T::ENTRY as usize)) else {
+            break;
+        };
+        if let Ok(Block::At(host) | Block::Partial(host)) = table.decode(block, entry) {
+            let visible = block_size.min(virtual_size - block * block_size);
+            let (start, end) = (host.0.saturating_sub(lead), host.0.saturating_add(visible));
+            spans.push((start, end, structures.len(), block));
+        }
+    }
+    spans.sort_unstable();
+    let pair = spans.windows(2).find(|pair| pair[1].0 < pair[0].1)?;
+    let [(_, _, n, block), (at, _, m, other)] = [pair[0], pair[1]];
+    let (first, second) = (name(n, block), name(m, other));
+    Some(format!(
+        "{first} and {second} share bytes of the file from {at:#x}"
+    ))
+}
+
 /// Checks that the `visible` bytes of a block lie in a file of `file_len` bytes.
 fn inside<T: BlockTable>(block: u64, host: HostOffset, visible: u64, file_len: u64) -> Result<()> {
     match host.checked_add(visible) {

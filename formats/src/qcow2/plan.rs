@@ -295,6 +295,18 @@ fn check_l2(
             (rule, Error::malformed(Format::Qcow2, place, e.message()))
         };
         let mapping = entries.mapping(&table, GuestOffset(at)).map_err(placed)?;
+        // What a guest writes there would become entries.
+        if let Mapping::Data(host) = mapping
+            && !header.has(incompatible::DATA_FILE)
+            && host.align_down(geometry.cluster_size()) == HostOffset(region.at)
+        {
+            let message = format!(
+                "the cluster of guest offset {} is its own L2 table",
+                GuestOffset(at)
+            );
+            let e = Error::malformed(Format::Qcow2, "L2 table", message);
+            return Err(placed(("overlap", e)));
+        }
         at += match mapping {
             Mapping::Compressed { at: host, len } => {
                 if is_cut(host, len, file_len) {

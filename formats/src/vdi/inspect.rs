@@ -1,7 +1,7 @@
 use super::layout::{HEADER_LEN, Header, has_signature, uuid};
 use super::reader::Map;
 use crate::Format;
-use crate::blocks::check_blocks;
+use crate::blocks::{check_blocks, find_overlap};
 use crate::inspect::{Facts, MAX_SPAN, Next, Region, Severity, Span};
 
 /// Recognises vdi, by the signature at byte 64.
@@ -82,6 +82,8 @@ fn check_map(header: &Header, map: &[u8], file_len: u64, facts: &mut Facts) {
     let size = header.disk_size;
     if let Err(e) = check_blocks(&Map::new(header), map, block_size, size, file_len) {
         facts.find_at("blocks", Severity::Unsafe, place, e.message());
+    } else if let Some(message) = find_overlap(&Map::new(header), map, block_size, size, 0, &[]) {
+        facts.find_at("overlap", Severity::Warning, place, message);
     }
 }
 
@@ -110,6 +112,11 @@ mod tests {
         assert_eq!(rule(&shared), None);
         shared[516..520].fill(0);
         assert_eq!(rule(&shared), Some("blocks"));
+        // With room for both in the file it is odd, and reads as well as any.
+        shared.resize(1024 + (2 << 20), 0);
+        let found = inspect(&shared, &Limits::default()).unwrap();
+        let rules: Vec<_> = found.findings.iter().map(|f| f.rule).collect();
+        assert_eq!((rule(&shared), rules), (None, vec!["overlap"]));
         for at in [0x1a8, 0x1b8] {
             let mut linked = file.clone();
             linked[at] = 1;

@@ -2,7 +2,7 @@ use super::header::{DynamicHeader, HEADER_LEN, parent_message};
 use super::layout::{DiskType, FOOTER_LEN, Footer, Footers, printable, uuid};
 use super::reader::{Table, cut_short};
 use crate::Format;
-use crate::blocks::check_blocks;
+use crate::blocks::{check_blocks, find_overlap};
 use crate::inspect::{Facts, MAX_SPAN, Next, Region, Severity, Span};
 
 /// Recognises vhd: by the footer copy at byte 0, or by the footer at the end.
@@ -191,6 +191,24 @@ impl Inspector {
             end.file_len,
         ) {
             facts.find_at("blocks", Severity::Unsafe, table_place, e.message());
+        } else {
+            let from = |at: u64, len: u64| at..at.saturating_add(len);
+            let structures = [
+                ("the footer's copy", from(0, FOOTER_LEN as u64)),
+                (
+                    "the dynamic header",
+                    from(footer.data_offset, HEADER_LEN as u64),
+                ),
+                (
+                    "the block allocation table",
+                    from(header.table_offset, table_len),
+                ),
+            ];
+            let (size, lead) = (u64::from(header.block_size), spelling.bitmap_size);
+            let shared = find_overlap(&spelling, table, size, virtual_size, lead, &structures);
+            if let Some(message) = shared {
+                facts.find_at("overlap", Severity::Warning, table_place, message);
+            }
         }
         Next::Done(facts)
     }

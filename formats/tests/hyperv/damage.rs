@@ -53,6 +53,34 @@ fn small_images() -> Vec<(Vec<u8>, Format)> {
 }
 
 #[test]
+fn blocks_of_a_vhd_on_each_other_or_on_a_table_are_told() {
+    let (mut image, _) = small_images().swap_remove(0);
+    // Room for all that its table will name.
+    image.splice(image.len() - 512..image.len() - 512, vec![0; 8 << 20]);
+    let table = u64::from_be_bytes(image[528..536].try_into().unwrap()) as usize;
+    let first = image[table..table + 4].to_vec();
+    assert_eq!(rules(&image), [""; 0]);
+    let mut shared = image.clone();
+    shared[table + 4..table + 8].copy_from_slice(&first);
+    assert_eq!(rules(&shared), ["overlap"]);
+    for sector in [1, table as u32 / 512] {
+        let mut placed = image.clone();
+        placed[table..table + 4].copy_from_slice(&sector.to_be_bytes());
+        assert_eq!(rules(&placed), ["overlap"], "sector {sector}");
+    }
+}
+
+/// What is found in a file that is safe all the same.
+fn rules(file: &[u8]) -> Vec<&'static str> {
+    let found = inspect(&file.to_vec(), &Limits::default()).unwrap();
+    assert_eq!(
+        (found.format, found.verdict()),
+        (Format::Vhd, Verdict::Safe)
+    );
+    found.findings.iter().map(|f| f.rule).collect()
+}
+
+#[test]
 fn survives_truncation() {
     for (image, format) in small_images() {
         let mut random = Random(1);

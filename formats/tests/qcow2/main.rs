@@ -414,6 +414,7 @@ fn each_rule_refuses_by_its_name() {
         (l1 + 6, &[2], "l1_table", false),
         (l1 + 2, &[9], "truncated", false),
         (l1, &image[40..48], "l1_table", true),
+        (l2_at, &image[l1..l1 + 8], "overlap", true),
         (l2_at, &[0, 0, 9, 9, 0, 0, 0, 0], "truncated", false),
         (l2_at, &[0, 0, 0, 0, 0, 0, 2, 0], "l2_entry", false),
     ] {
