@@ -76,7 +76,12 @@ fn unpack(source: &Arc<dyn Source>, output: File, limits: &Limits) -> Result<u64
         .ok_or_else(|| Error::Image("no compression is around it".into()))?;
     let cx = container::Context::new(limits);
     let progress = cx.progress.clone();
-    let inflated = telling(&progress, &|| progress.written(), || {
+    // Zeros at the end are not in the file yet: its length is what can be read.
+    let written = output
+        .try_clone()
+        .map_err(|e| ours("sharing the output", e))?;
+    let settled = || written.metadata().map_or(0, |meta| meta.len());
+    let inflated = telling(&progress, &settled, || {
         container::inflate_into(source, compression, output, &cx)
     })?;
     Ok(inflated.len())

@@ -1,7 +1,7 @@
 //! The form an image is stored in, by store, by request and on upload; the digest its data must have.
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
 use crate::house::{House, MEMBER, Reply};
 use crate::replay::{converted, gzip};
@@ -10,10 +10,11 @@ use crate::web::tiny;
 const OCTETS: (&str, &str) = ("Content-Type", "application/octet-stream");
 
 fn sha256(data: &[u8]) -> String {
-    Sha256::digest(data)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&Sha256::digest(data))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn queued(h: &House, disk: &str) -> String {
@@ -186,6 +187,25 @@ async fn a_digest_may_be_of_what_is_compressed() {
         assert_eq!(wrong.status, 400, "{}", wrong.text());
         let right = put(&h, &id, "file", &format!("sha256={good}; of=content"), &gz).await;
         assert_eq!(right.status, 204, "{}", right.text());
+    }
+}
+
+/// Digests are made while what is in it is still written, and holes are not there before their end is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_decompressed_may_have_large_holes() {
+    let mut content = tiny();
+    content.resize(256 << 20, 0);
+    content.extend(tiny());
+    let gz = gzip(&content);
+    let h = House::with(|config| config.import.decompress = true).await;
+    for body in [
+        json!({}),
+        json!({"expected": {"algo": "sha256", "value": sha256(&content), "of": "content"}}),
+    ] {
+        let (image, task) = imported(&h, "raw", &gz, body).await;
+        assert_eq!(image["status"], "active", "{task:#}");
+        assert_eq!(image["size"], content.len());
+        assert_eq!(image["os_hash_value"], hex(&Sha512::digest(&content)));
     }
 }
 

@@ -104,10 +104,10 @@ impl ImportJob {
             }
             None => {
                 let raw = staged_bytes(svc, image).await?;
-                if let Some(expected) = self.expected_of(Measured::Sent) {
-                    digests::check(&raw, expected, meter).await?;
+                match self.expected_of(Measured::Sent) {
+                    Some(expected) => digests::check(svc, raw, expected, meter).await?,
+                    None => raw,
                 }
-                raw
             }
         };
         let image = origin.map_or(image, |origin| &origin.image);
@@ -115,9 +115,10 @@ impl ImportJob {
         let is_compressed = image.container_format.as_deref() == Some("compressed");
         let unpacks = !is_compressed && !as_it_is;
         let raw = if unpacks && wrapper(svc, &raw.path).await? {
-            // A conversion makes something else of it.
-            let is_stored = of_content.is_some() || !(converts || self.appliance);
-            unpack(svc, &raw, &scratch.unpacked, is_stored, meter).await?
+            // A conversion makes something else of it; what must have some digest is read once nobody
+            // can write it any more.
+            let is_followed = !converts && !self.appliance && of_content.is_none();
+            unpack(svc, &raw, &scratch.unpacked, is_followed, meter).await?
         } else {
             raw
         };
@@ -128,14 +129,15 @@ impl ImportJob {
         };
         meter.begin(Phase::Inspecting, Some(raw.size), None);
         let found = describe(svc, &raw.path, look).await?;
-        if let Some(expected) = of_content {
-            if found.compression.is_some() {
+        let raw = match of_content {
+            Some(expected) if found.compression.is_some() => {
                 meter.begin(Phase::Verifying, Some(raw.size), None);
                 digests::check_content(svc, &raw, expected).await?;
-            } else {
-                digests::check(&raw, expected, meter).await?;
+                raw
             }
-        }
+            Some(expected) => digests::check(svc, raw, expected, meter).await?,
+            None => raw,
+        };
         Ok((raw, found))
     }
 
@@ -177,12 +179,12 @@ async fn wrapper(svc: &Arc<Service>, path: &Path) -> Result<bool, Failure> {
     Ok(found.is_some())
 }
 
-/// Takes the wrapper off, in a worker process.
+/// Takes the wrapper off, in a worker process; where that `is_followed`, its digests are made meanwhile.
 async fn unpack(
     svc: &Arc<Service>,
     raw: &Raw,
     to: &Path,
-    is_stored: bool,
+    is_followed: bool,
     meter: &Arc<Meter>,
 ) -> Result<Raw, Failure> {
     let request = convert::unpack(&svc.config);
@@ -190,7 +192,7 @@ async fn unpack(
     let algo = svc.config.import.hash_algo();
     let (tell, settled) = watch::channel(0);
     let worked = work(svc, &request, raw, to, tell, meter);
-    let (size, hashes) = if is_stored {
+    let (size, hashes) = if is_followed {
         let (size, trail) = tokio::try_join!(worked, Trail::follow(algo, to, settled))?;
         (size, Some(trail.finish(size, meter).await?))
     } else {

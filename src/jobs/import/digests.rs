@@ -42,7 +42,7 @@ impl Trail {
                 };
                 let stretch = at..end.min(at + STRETCH);
                 let read = digests.feed(stores::read_stream(file, stretch)).await;
-                read.map_err(transient)?;
+                read.map_err(|e| unread(path, e))?;
             } else if settled.changed().await.is_err() {
                 let path = path.to_owned();
                 return Ok(Self { path, digests });
@@ -60,7 +60,8 @@ impl Trail {
         let file = Arc::new(open(&self.path)?);
         let synced = sync(file.clone());
         let rest = meter.count_in(stores::read_stream(file, at..size), false);
-        self.digests.feed(rest).await.map_err(transient)?;
+        let read = self.digests.feed(rest).await;
+        read.map_err(|e| unread(&self.path, e))?;
         let (_, hashes) = self.digests.finish().await.map_err(transient)?;
         synced.await?;
         Ok(hashes)
@@ -85,29 +86,49 @@ pub(super) async fn of_file(
 ) -> Result<Hashes, Failure> {
     meter.begin(Phase::Verifying, Some(size), None);
     let body = meter.count_in(stores::read_stream(Arc::new(open(path)?), 0..size), false);
-    let (_, hashes) = ingest::digest(body, algo).await.map_err(transient)?;
-    Ok(hashes)
+    let digested = ingest::digest(body, algo).await;
+    Ok(digested.map_err(|e| unread(path, e))?.1)
 }
 
-/// Holds the digest of a file's bytes against what its caller expects.
+/// What sends the bytes is a file of ours, and no client.
+fn unread(path: &Path, error: ingest::Error) -> Failure {
+    match error {
+        ingest::Error::Client(e) => {
+            Failure::Transient(format!("reading {}: {e}", path.display()).into())
+        }
+        other => transient(other),
+    }
+}
+
+/// Holds the digest of a file's bytes against what its caller expects; what is made for that is kept.
 pub(super) async fn check(
-    raw: &Raw,
+    svc: &Service,
+    mut raw: Raw,
     expected: &Expected,
     meter: &Arc<Meter>,
-) -> Result<(), Failure> {
-    let known = raw.hashes.as_ref().and_then(|hashes| match expected.algo {
+) -> Result<Raw, Failure> {
+    let of = |hashes: &Hashes| match expected.algo {
         HashAlgo::Md5 => hashes.checksum.clone(),
         algo => (hashes.algo == algo.name()).then(|| hashes.value.clone()),
-    });
-    let got = match known {
+    };
+    let ours = svc.config.import.hash_algo();
+    let got = match raw.hashes.as_ref().and_then(of) {
         Some(known) => known,
+        None if matches!(expected.algo, HashAlgo::Md5) || expected.algo == ours => {
+            let hashes = of_file(&raw.path, raw.size, ours, meter).await?;
+            let got = of(&hashes).unwrap_or_default();
+            raw.hashes = Some(hashes);
+            got
+        }
         None => {
-            let hashes = of_file(&raw.path, raw.size, expected.algo, meter).await?;
-            hashes.value
+            of_file(&raw.path, raw.size, expected.algo, meter)
+                .await?
+                .value
         }
     };
     let checked = expected.check(&got);
-    checked.map_err(|sentence| Failure::Final(sentence.into()))
+    checked.map_err(|sentence| Failure::Final(sentence.into()))?;
+    Ok(raw)
 }
 
 /// The same of what a compressed file holds.
