@@ -144,7 +144,6 @@ impl BlobStore for FileStore {
 impl LocalFiles for FileStore {
     fn link(&self, from: &Path, url: &str) -> Result<bool> {
         let path = self.path(url)?;
-        File::open(from)?.sync_all()?;
         match fs::hard_link(from, &path) {
             Ok(()) => {}
             Err(e)
@@ -160,6 +159,7 @@ impl LocalFiles for FileStore {
             }
             Err(e) => return Err(e.into()),
         }
+        File::open(path)?.sync_all()?;
         sync_dir(&self.folder)?;
         Ok(true)
     }
@@ -273,7 +273,9 @@ fn serve(file: &File, path: &Path, mut commands: mpsc::Receiver<Command>) -> Res
                         .is_some_and(|s: &Syncing<'_>| !s.is_finished());
                     if len - sent >= STRETCH && !is_busy {
                         settle(syncing.take())?;
-                        syncing = Some(scope.spawn(|| file.sync_data()));
+                        let thread = thread::Builder::new().name("file-syncer".into());
+                        // Where there is no thread to be had, the end takes longer.
+                        syncing = thread.spawn_scoped(scope, || file.sync_data()).ok();
                         sent = len;
                     }
                 }
