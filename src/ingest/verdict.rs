@@ -9,10 +9,11 @@ use crate::config::Formats;
 /// either that or a Parallels one.
 const OPAQUE: &[&str] = &["ami", "ari", "aki", "ploop"];
 
-/// What a claim is no reason to refuse: a kernel or ramdisk is unpacked by what starts it.
-fn allowance(disk_format: &str) -> Allowance {
+/// What a claim makes no reason to refuse: a kernel or ramdisk is unpacked by what starts it, and what is
+/// said to be compressed by whoever downloads it.
+fn allowance(disk_format: &str, container_format: &str) -> Allowance {
     Allowance {
-        payload: matches!(disk_format, "aki" | "ari"),
+        payload: matches!(disk_format, "aki" | "ari") || container_format == "compressed",
         ..Allowance::default()
     }
 }
@@ -28,7 +29,7 @@ pub fn judge(
     rules: &Formats,
 ) -> Result<Option<u64>, String> {
     // What is unsafe is refused whatever it claims to be.
-    if let Some(finding) = inspection.refusal(allowance(disk_format)) {
+    if let Some(finding) = inspection.refusal(allowance(disk_format, container_format)) {
         return Err(unsafe_content(inspection.format, finding));
     }
     match container_format {
@@ -110,9 +111,12 @@ pub fn early(
         let format = facts.format;
         facts.findings.iter().map(move |finding| (format, finding))
     });
+    let allowed = allowance(disk_format, container_format);
     let is_final = |(format, finding): &(Format, &Finding)| {
         // What a partition table or plain content is worth depends on what else is found.
-        finding.severity == Severity::Unsafe && !matches!(format, Format::Gpt | Format::Raw)
+        finding.severity == Severity::Unsafe
+            && !matches!(format, Format::Gpt | Format::Raw)
+            && !allowed.covers(*format, finding)
     };
     if let Some((format, finding)) = found.into_iter().find(is_final) {
         return Some(unsafe_content(format, finding));
@@ -219,9 +223,24 @@ mod tests {
         let mut facts = Facts::new(Format::Raw);
         facts.find("compressed_content", Severity::Unsafe, "byte 0", "is lz4");
         let packed = inspect(vec![facts], 1000, &Limits::default());
-        for (claim, is_fine) in [("ari", true), ("aki", true), ("ami", false), ("raw", false)] {
-            let judged = judge(&packed, claim, "bare", &Formats::default());
+        let mut facts = Facts::new(Format::Archive);
+        facts.find("unsupported_format", Severity::Unsafe, "byte 0", "is 7z");
+        let archive = inspect(vec![facts], 1000, &Limits::default());
+        for (claim, container, is_fine) in [
+            ("ari", "bare", true),
+            ("aki", "bare", true),
+            ("ami", "bare", false),
+            ("raw", "bare", false),
+            ("raw", "compressed", true),
+        ] {
+            let judged = judge(&packed, claim, container, &Formats::default());
             assert_eq!(judged.is_ok(), is_fine, "{claim}: {judged:?}");
+            let judged = judge(&archive, claim, container, &Formats::default());
+            assert_eq!(
+                judged.is_ok(),
+                container == "compressed",
+                "{claim}: {judged:?}"
+            );
         }
     }
 

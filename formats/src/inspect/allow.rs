@@ -12,7 +12,8 @@ pub struct Allowance {
     pub files: bool,
     /// There is a passphrase for it.
     pub passphrase: bool,
-    /// It is wanted for its bytes, as a ramdisk is that a kernel unpacks, and not as a disk.
+    /// It is wanted for its bytes, as a ramdisk is that a kernel unpacks or a file that somebody else
+    /// does, and not as a disk.
     pub payload: bool,
 }
 
@@ -33,7 +34,8 @@ impl Allowance {
             | (Format::Vhd | Format::Vhdx | Format::Vdi | Format::Vmdk, "parent")
             | (Format::Vmdk | Format::Parallels, "extent_file") => self.files,
             (Format::Qcow2, "encrypted") => self.passphrase,
-            (Format::Raw, "compressed_content") => self.payload,
+            (Format::Raw, "compressed_content")
+            | (Format::Archive | Format::Compressed, "unsupported_format") => self.payload,
             // A rule for uploads: whoever has such an image has to read it to be rid of it.
             (Format::Qed, "banned") => true,
             _ => false,
