@@ -250,7 +250,11 @@ fn an_archive_may_lie_in_one_folder() {
     for at in ["", "./"] {
         let name = |name: &str| format!("{at}vm/{name}");
         let packed = || {
-            Tar::default()
+            let packed = match at {
+                "" => Tar::default(),
+                here => Tar::default().add_as(here, b'5', 0, b""),
+            };
+            packed
                 .add_as(&name(""), b'5', 0, b"")
                 .add(&name("web.ovf"), &ovf("web.img"))
                 .add(&name("web.mf"), manifest.as_bytes())

@@ -62,16 +62,15 @@ fn common_folder(members: &[Member]) -> Option<String> {
         let is_in_it = !rest.is_empty() || member.kind == Kind::Folder;
         is_in_it.then(|| folder.to_owned())
     };
-    let is_itself = |member: &&Member| {
-        member.kind == Kind::Folder && matches!(member.name.as_str(), "." | "./")
-    };
-    let mut folders = members
-        .iter()
-        .filter(|member| !is_itself(member))
-        .map(folder_of);
+    let mut folders = members.iter().filter(|m| !is_itself(m)).map(folder_of);
     let first = folders.next()??;
     let is_one = is_plain(&first) && folders.all(|folder| folder.as_ref() == Some(&first));
     is_one.then_some(first)
+}
+
+/// Whether it is the folder that was packed.
+fn is_itself(member: &Member) -> bool {
+    member.kind == Kind::Folder && matches!(member.name.as_str(), "." | "./")
 }
 
 /// The name of a member below `folder`, or else below where the archive was packed.
@@ -215,7 +214,7 @@ impl Ova {
             let message = format!("all of it lies in the folder {}", shown(folder));
             self.find("ova_folder", Severity::Note, "archive", message);
         }
-        for mut member in members {
+        for mut member in members.into_iter().filter(|m| !is_itself(m)) {
             let place = format!("member {}", shown(&member.name));
             if let Some(name) = below(&member, folder.as_deref()) {
                 if name.is_empty() && member.kind == Kind::Folder {
