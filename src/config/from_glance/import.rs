@@ -61,7 +61,17 @@ impl Work<'_> {
             &["import", "inject_ignore_roles"],
         );
         let mut properties = Table::new();
-        for pair in oslo::list(&self.take(SECTION, "inject").unwrap_or_default()) {
+        let inject = self.take(SECTION, "inject").unwrap_or_default();
+        // Names and values have quotes of their own, or the pair has.
+        for pair in inject
+            .split(',')
+            .map(str::trim)
+            .filter(|pair| !pair.is_empty())
+        {
+            let pair = match pair.matches(['"', '\'']).count() {
+                2 => oslo::unquoted(pair),
+                _ => pair,
+            };
             match pair.split_once(':') {
                 Some((name, value)) => {
                     let [name, value] = [name, value].map(|t| oslo::unquoted(t.trim()));

@@ -285,7 +285,7 @@ amqp_durable_queues = true
              [image_import_opts]\nimage_import_plugins = ['image_decompression', \
              'inject_image_metadata']\nmax_parallel_stores = 3\n\
              [inject_metadata_properties]\nignore_user_roles = admin,operator\n\
-             inject = os:linux, 'url':http://x\n[healthcheck]\n\
+             inject = os:linux, 'url':http://x, \"arch\":\"x86\"\n[healthcheck]\n\
              backends = disable_by_file\ndisable_by_file_path = /etc/glance/down\n\
              [glance_download_properties]\nextra_properties = os_, hw_\n",
         );
@@ -297,6 +297,7 @@ amqp_durable_queues = true
         assert_eq!(import.output_format, None);
         assert_eq!(import.inject["os"], "linux");
         assert_eq!(import.inject["url"], "http://x");
+        assert_eq!(import.inject["arch"], "x86");
         assert_eq!(import.inject_ignore_roles, ["admin", "operator"]);
         assert_eq!(import.parallel_stores, 3);
         assert_eq!(import.glance_properties, ["os_", "hw_"]);

@@ -91,7 +91,10 @@ impl Work<'_> {
                 other => self.note(section, "driver", &format!("{other} is not carried over")),
             }
         }
-        self.words(section, "topics", &[OURS, "topics"]);
+        // None at all is none of their own, and the usual one is used.
+        if let Some(topics) = self.take(section, "topics") {
+            self.set(&[OURS, "topics"], oslo::list(&topics));
+        }
         self.text("DEFAULT", "control_exchange", &[OURS, "exchange"]);
         self.text("DEFAULT", "default_publisher_id", &[OURS, "publisher_id"]);
         let disabled = "disabled_notifications";

@@ -19,7 +19,13 @@ impl Work<'_> {
             let is_default = default.as_deref() == Some(id);
             match kind.trim() {
                 "file" => stores.extend(self.file_store(id, id, is_default)),
-                "http" => stores.push(self.store(id, id, "http", is_default).into()),
+                "http" => {
+                    stores.push(self.store(id, id, "http", false).into());
+                    if is_default {
+                        let why = format!("{id} is only read from: make another the default");
+                        self.note("glance_store", "default_backend", &why);
+                    }
+                }
                 kind => {
                     let why = format!("store {id} is of type {kind}, which is not carried over");
                     self.note("DEFAULT", "enabled_backends", &why);
@@ -40,7 +46,7 @@ impl Work<'_> {
             let kinds = self.take("glance_store", "stores");
             for kind in oslo::list(&kinds.unwrap_or_default()) {
                 match kind.as_str() {
-                    "file" => {}
+                    "file" | "filesystem" | "glance.store.filesystem.Store" => {}
                     "http" => stores.push(self.store("glance_store", "http", "http", false).into()),
                     other => {
                         self.note(
@@ -52,7 +58,7 @@ impl Work<'_> {
                 }
             }
             match self.take("glance_store", "default_store").as_deref() {
-                None | Some("file") => {}
+                None | Some("file" | "filesystem" | "glance.store.filesystem.Store") => {}
                 Some(other) => {
                     let why = format!("{other} is not carried over: file is the default now");
                     self.note("glance_store", "default_store", &why);
