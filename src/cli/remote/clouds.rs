@@ -19,7 +19,9 @@ pub(super) type Said = BTreeMap<String, String>;
 pub(super) fn find(name: &str, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Said> {
     let file = |variable: &str, file: &str| {
         let named = env(variable).map(PathBuf::from);
-        named.or_else(|| places(env).map(|dir| dir.join(file)).find(|p| p.exists()))
+        let mut usual =
+            places(env).flat_map(|dir| [dir.join(file), dir.join(file).with_extension("yml")]);
+        named.or_else(|| usual.find(|path| path.exists()))
     };
     let path = file("OS_CLIENT_CONFIG_FILE", "clouds.yaml").context(
         "a cloud is named, but there is no clouds.yaml: neither here, nor in ~/.config/openstack, nor in \
@@ -56,14 +58,18 @@ fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Map<String, Value>>> {
     #[derive(serde::Deserialize)]
     struct File {
         #[serde(default)]
-        clouds: BTreeMap<String, Map<String, Value>>,
+        clouds: BTreeMap<String, Option<Map<String, Value>>>,
     }
     let size = std::fs::metadata(path)?.len();
     if size > MAX_BYTES {
         bail!("{size} bytes, allowed {MAX_BYTES}");
     }
     let file: Option<File> = serde_saphyr::from_str(&std::fs::read_to_string(path)?)?;
-    Ok(file.map_or_else(BTreeMap::new, |file| file.clouds))
+    let clouds = file.map_or_else(BTreeMap::new, |file| file.clouds);
+    Ok(clouds
+        .into_iter()
+        .map(|(name, cloud)| (name, cloud.unwrap_or_default()))
+        .collect())
 }
 
 /// Adds `more` to `cloud`, over what is there.
@@ -91,10 +97,9 @@ fn said(cloud: &Map<String, Value>) -> anyhow::Result<Said> {
                         .with_context(|| format!("auth.{key}"))?;
                 }
             }
-            ("verify", Value::Bool(verify)) => {
-                let insecure = if *verify { "" } else { "1" };
-                said.insert("OS_INSECURE".into(), insecure.into());
-            }
+            ("verify", Value::Bool(false)) => say(&mut said, "INSECURE", &"1".into())?,
+            ("verify", Value::Bool(true) | Value::Null) => {}
+            ("verify", _) => bail!("verify is neither true nor false"),
             ("endpoint_type", value) => say(&mut said, "INTERFACE", value)?,
             (
                 "auth_type" | "region_name" | "interface" | "cacert" | "image_endpoint_override",
@@ -134,7 +139,7 @@ mod tests {
             "clouds.yaml",
             "clouds:\n  one:\n    auth:\n      auth_url: http://k:5000/v3\n      username: u\n      \
              project_name: 7\n    region_name: R\n    verify: false\n    volume_api_version: 3\n  \
-             vendor:\n    profile: acme\n  odd:\n    auth:\n      username: [a]\n",
+             vendor:\n    profile: acme\n  empty:\n  odd:\n    auth:\n      username: [a]\n",
         );
         let secure = file(
             "secure.yaml",
@@ -157,7 +162,10 @@ mod tests {
         ];
         assert_eq!(pairs, want);
         for (name, needle) in [
-            ("two", "has no cloud \"two\", it has odd, one, vendor"),
+            (
+                "two",
+                "has no cloud \"two\", it has empty, odd, one, vendor",
+            ),
             ("vendor", "the profile of a provider"),
             ("odd", "auth.username"),
         ] {

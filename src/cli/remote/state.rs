@@ -173,10 +173,9 @@ fn save(path: &Path, state: &State) -> io::Result<()> {
     sync_dir(folder)
 }
 
-/// Where a note is before it counts: always the same name, so that a kill leaves one at most, and the
-/// next note takes its place.
+/// Where a note of ours is before it counts: always the same name, so that a kill leaves one at most.
 fn draft_of(path: &Path) -> PathBuf {
-    path.with_extension("draft")
+    path.with_extension(format!("{}.draft", std::process::id()))
 }
 
 #[cfg(test)]
