@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use formats::bytes::is_zero;
 use formats::copy::{CopyOptions, Progress, copy};
@@ -77,42 +76,26 @@ impl Write for Rest {
     }
 }
 
-/// A file that is written from its beginning on: what is written stays.
-pub(super) struct Ascending {
-    file: FileSink,
-    end: AtomicU64,
-}
+/// A file that is written from its beginning on: as far as it is long, it stays.
+pub(super) struct Ascending(FileSink);
 
 impl Ascending {
     pub(super) fn new(file: File) -> Self {
-        Self {
-            file: FileSink::new(file),
-            end: AtomicU64::new(0),
-        }
-    }
-
-    /// Bytes written so far, holes among them.
-    pub(super) fn end(&self) -> u64 {
-        self.end.load(Ordering::Acquire)
+        Self(FileSink::new(file))
     }
 }
 
 impl Sink for Ascending {
     fn write_all_at(&self, bytes: &[u8], at: HostOffset) -> Result<()> {
-        self.file.write_all_at(bytes, at)?;
-        self.end
-            .fetch_max(at.0 + bytes.len() as u64, Ordering::Release);
-        Ok(())
+        self.0.write_all_at(bytes, at)
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        self.file.set_len(len)?;
-        self.end.fetch_max(len, Ordering::Release);
-        Ok(())
+        self.0.set_len(len)
     }
 
     fn sync(&self) -> Result<()> {
-        self.file.sync()
+        self.0.sync()
     }
 
     fn is_sequential(&self) -> bool {

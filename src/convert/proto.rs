@@ -52,8 +52,8 @@ pub struct Step {
     pub done: u64,
     /// Those to go through.
     pub total: u64,
-    /// Bytes at the beginning of the output that stay as they are. None where the beginning is
-    /// written last.
+    /// Bytes at the beginning of the output that stay as they are: 0 where the beginning is written
+    /// last.
     pub settled: u64,
 }
 

@@ -76,12 +76,8 @@ fn unpack(source: &Arc<dyn Source>, output: File, limits: &Limits) -> Result<u64
         .ok_or_else(|| Error::Image("no compression is around it".into()))?;
     let cx = container::Context::new(limits);
     let progress = cx.progress.clone();
-    // Zeros at the end are not in the file yet: its length is what can be read.
-    let written = output
-        .try_clone()
-        .map_err(|e| ours("sharing the output", e))?;
-    let settled = || written.metadata().map_or(0, |meta| meta.len());
-    let inflated = telling(&progress, &settled, || {
+    let written = shared(&output)?;
+    let inflated = telling(&progress, Some(&written), || {
         container::inflate_into(source, compression, output, &cx)
     })?;
     Ok(inflated.len())
@@ -100,28 +96,37 @@ fn take(source: &Arc<dyn Source>, output: File) -> Result<u64, Error> {
 
 /// Writes the image where its parts belong: from its beginning on where that can be, for whoever reads
 /// along.
-fn write(disk: &dyn Disk, target: Box<dyn Target>, output: File) -> formats::Result<()> {
+fn write(disk: &dyn Disk, target: Box<dyn Target>, output: File) -> Result<(), Error> {
     let (progress, options) = (Progress::default(), CopyOptions::default());
     if target.preamble().is_some() {
+        let written = shared(&output)?;
         let sink = Ascending::new(output);
-        telling(&progress, &|| sink.end(), || {
+        telling(&progress, Some(&written), || {
             copy(disk, target, &sink, &options, &progress)
         })?;
     } else {
         let sink = FileSink::new(output);
-        telling(&progress, &|| 0, || {
+        telling(&progress, None, || {
             copy(disk, target, &sink, &options, &progress)
         })?;
     }
     Ok(())
 }
 
-/// Does `work` and says now and then how far it is.
-fn telling<T>(
-    progress: &Progress,
-    settled: &(dyn Fn() -> u64 + Sync),
-    work: impl FnOnce() -> T,
-) -> T {
+fn shared(output: &File) -> Result<File, Error> {
+    output
+        .try_clone()
+        .map_err(|e| ours("sharing the output", e))
+}
+
+/// Does `work` and says now and then how far it is. A file that is written from its beginning on stays
+/// as far as it is long: zeros behind that are not told of before their end is.
+fn telling<T>(progress: &Progress, ascending: Option<&File>, work: impl FnOnce() -> T) -> T {
+    let settled = || {
+        ascending
+            .and_then(|file| file.metadata().ok())
+            .map_or(0, |meta| meta.len())
+    };
     std::thread::scope(|scope| {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         scope.spawn(move || {
@@ -206,7 +211,7 @@ fn work(request: &str) -> Result<u64, Error> {
     match request.in_order {
         Some(skip) => {
             let progress = Progress::default();
-            telling(&progress, &|| 0, || {
+            telling(&progress, None, || {
                 ordered::write(disk, &create, output, skip, &progress)
             })?;
         }
